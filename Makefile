@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := core models export producer worker cli
+
+.PHONY: demo test unit integration acceptance lint format env clean
+
+demo: env
+	$(BIN)/millrace demo
+
+test: env
+	$(BIN)/python -m pytest
+
+unit: env
+	$(BIN)/python -m pytest tests/unit
+
+integration: env
+	$(BIN)/python -m pytest tests/integration
+
+acceptance: env
+	$(BIN)/python -m pytest tests/acceptance
+
+lint: env .types/millrace
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES:%=.types/millrace/%) tests
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Made once, and again only when what is installed changes.
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The folders under the name they are imported by, for type checkers and editors.
+.types/millrace:
+	mkdir -p .types
+	ln -s .. $@
+
+clean:
+	rm -rf $(VENV) .types build dist *.egg-info

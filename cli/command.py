@@ -1,0 +1,65 @@
+"""What every command shares: errors become one line and a named exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn millrace errors and Ctrl-C into an exit code; a `--json` command's error is JSON."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        from millrace.core.errors import ExitCode, MillraceError
+
+        try:
+            return function(*args, **kwargs)
+        except MillraceError as error:
+            report(error, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("millrace: interrupted", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except BrokenPipeError:
+            # The reader of our output has gone (`millrace results … | head`).
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as error:
+            if os.environ.get("MILLRACE_LOG_LEVEL") == "debug":
+                traceback.print_exc()
+            print(f"millrace: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+            print("  this is a bug; MILLRACE_LOG_LEVEL=debug shows where", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERNAL) from None
+
+    return wrapper
+
+
+def report(error: Any, *, as_json: bool) -> None:
+    """Print an error on standard error: one line, and a hint where there is one."""
+    if as_json:
+        body = {"code": error.code, "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": body}), file=sys.stderr)
+        return
+    print(f"millrace: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON on standard output; times in RFC 3339."""
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -1,0 +1,39 @@
+"""Ctrl-C that cannot get lost."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class CtrlC:
+    """Remembers that Ctrl-C was pressed; use as a context manager in the main thread.
+
+    Python raises KeyboardInterrupt wherever the main thread happens to be, and drops it if
+    that is a destructor or a weak reference's callback (TensorFlow has many). What runs long
+    calls `check` now and then.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    def __enter__(self) -> CtrlC:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was pressed and went unheard."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt

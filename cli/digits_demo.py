@@ -1,0 +1,132 @@
+"""The demo: train, export, fill a bucket, enqueue it, predict, compare with the true labels."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from millrace.cli import show
+from millrace.cli.ctrl_c import CtrlC
+from millrace.cli.embedded_redis import EmbeddedRedis
+from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.cli.progress import listing_progress, prediction_progress
+from millrace.core.status import JobStatus
+from millrace.export import export_keras
+from millrace.models.train_digits import Digits, load_digits, train
+from millrace.producer import Job, submit
+
+BUCKET = "millrace-demo"
+REPOSITORY = f"s3://{BUCKET}/models"
+WITHIN_S = 300
+
+
+def run_demo(processes: int, keep: str) -> None:
+    """Run it with so many worker processes; predictions are copied to the directory `keep`."""
+    console = Console(stderr=True, highlight=False)
+    with CtrlC() as ctrl_c, EmbeddedRedis() as redis, EmbeddedS3() as s3:
+        os.environ |= s3.environment
+        os.environ |= {"MILLRACE_REDIS_URL": redis.url, "MILLRACE_MODELS": REPOSITORY}
+        console.print(f"redis-server on port {redis.port}, S3 endpoint at {s3.endpoint}")
+        with console.status("training a digit classifier"):
+            seen, unseen = load_digits()
+            model = train(seen)
+        console.print(f"trained on {len(seen.labels):,} digits")
+        with console.status("exporting it and filling the bucket"):
+            labels = _fill_bucket(model, unseen)
+        console.print(f"{len(labels):,} held-out digits in s3://{BUCKET}/digits")
+        with _workers(processes):
+            with listing_progress() as listed:
+                job = submit(
+                    f"s3://{BUCKET}/digits",
+                    model="digits",
+                    output=f"s3://{BUCKET}/predictions",
+                    chunk_size=16,
+                    progress=listed,
+                )
+            with prediction_progress() as predicted:
+
+                def progress(status: JobStatus) -> None:
+                    ctrl_c.check()
+                    predicted(status)
+
+                status = job.wait(WITHIN_S, progress=progress, poll_s=0.1)
+        right, copy = _compare(job, labels, Path(keep))
+    _show(status, right, copy)
+
+
+def _fill_bucket(model: Any, digits: Digits) -> dict[str, str]:
+    """Export the model and upload the digits as PNG files; returns key → true label."""
+    from PIL import Image
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    export_keras(
+        model,
+        name="digits",
+        version="1",
+        repository=REPOSITORY,
+        labels=[str(n) for n in range(10)],
+        scale="0,255",
+        channels="L",
+    )
+    labels = {}
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.labels, strict=True)):
+        key = f"digits/{number:04d}.png"
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+        labels[key] = str(label)
+    return labels
+
+
+@contextmanager
+def _workers(processes: int) -> Iterator[None]:
+    """The `millrace worker` command, as a user would start it."""
+    command = [sys.executable, "-m", "millrace.cli.main", "worker", "--model", "digits"]
+    process = subprocess.Popen(
+        [*command, "--processes", str(processes), "--log-level", "warning"],
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _compare(job: Job, labels: dict[str, str], keep: Path) -> tuple[int, Path]:
+    """How many predictions are right, and where a copy of them all was kept."""
+    keep.mkdir(parents=True, exist_ok=True)
+    copy = keep / "predictions.jsonl"
+    right = 0
+    with copy.open("wb") as file:
+        for outcome in job.results():
+            file.write(orjson.dumps(outcome) + b"\n")
+            best = [prediction["label"] for prediction in outcome.get("predictions", ())][:1]
+            right += best == [labels[outcome["key"]]]
+    return right, copy
+
+
+def _show(status: JobStatus, right: int, copy: Path) -> None:
+    counts = status.counts
+    table = Table.grid(padding=(0, 2))
+    table.add_row("images", f"{counts.total:,}")
+    table.add_row("succeeded", f"{counts.succeeded:,}")
+    table.add_row("failed", f"{counts.failed:,}")
+    table.add_row("images/s", f"{status.rate_images_per_s:,.1f}")
+    table.add_row("accuracy", f"{right / counts.total:.2%}")
+    table.add_row("results", f"{status.output.results_uri} (gone with the endpoint)")
+    table.add_row("", f"copied to {copy}")
+    show.console().print(table)

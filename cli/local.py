@@ -1,0 +1,132 @@
+"""A whole job in one command: embedded Redis, worker processes, producer, tear-down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from millrace.cli.ctrl_c import CtrlC
+from millrace.cli.embedded_redis import EmbeddedRedis
+from millrace.cli.progress import listing_progress, prediction_progress
+from millrace.core.errors import ExitCode, ModelError
+from millrace.core.job import JobState, Reason
+from millrace.core.model_ref import ModelRef
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.status import JobStatus
+from millrace.producer.enqueue import give_up
+from millrace.producer.job import Job
+from millrace.producer.submit import make_spec, submit_spec
+from millrace.worker.supervisor import Supervisor, threads_each
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJob:
+    """What to run; the fields of `submit`."""
+
+    source: str
+    model: str
+    output: str
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    manifest: str | None = None
+    chunk_size: int = 128
+    top_k: int | None = None
+    layout: str = "chunks"
+    job_id: str | None = None
+
+
+def run_locally(
+    wanted: LocalJob,
+    *,
+    processes: int,
+    models: str | None,
+    environment: Mapping[str, str],
+    quiet: bool,
+) -> JobStatus:
+    """Run a job to its end and take everything down again, also on Ctrl-C.
+
+    `environment` configures the worker processes. Raises what `submit` raises, and
+    ModelError if no worker could load the model; the job has then `failed`.
+    """
+    with CtrlC() as ctrl_c, EmbeddedRedis() as redis:
+        settings = Settings.load(redis_url=redis.url, models=models)
+        services = Services(settings)
+        fields = asdict(wanted)
+        spec = make_spec(
+            services, fields.pop("source"), model=ModelRef.parse(fields.pop("model")), **fields
+        )
+        crew = {**environment, "MILLRACE_REDIS_URL": redis.url}
+        crew.setdefault("MILLRACE_THREADS", str(threads_each(processes)))
+        with _workers(processes, crew) as workers:
+            with listing_progress(quiet=quiet) as listed:
+                job = submit_spec(services, spec, listed)
+            with prediction_progress(quiet=quiet) as predicted:
+                return _watch(services, job, workers, predicted, ctrl_c)
+
+
+class Crew:
+    """The worker processes, looked after by a thread while the main one watches the job."""
+
+    def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
+        self._supervisor = Supervisor(processes, environment)
+        self.code: int | None = None
+        self.gone = threading.Event()
+        self._thread = threading.Thread(target=self._look_after, name="crew", daemon=True)
+
+    def start(self) -> None:
+        self._supervisor.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let them finish what is in hand, and wait; a second Ctrl-C stops them at once."""
+        self._supervisor.stop()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self._supervisor.stop()
+            self._thread.join()
+            raise
+
+    def _look_after(self) -> None:
+        while (code := self._supervisor.poll()) is None:
+            self.gone.wait(0.1)
+        self.code = code
+        self.gone.set()
+
+
+@contextmanager
+def _workers(processes: int, environment: Mapping[str, str]) -> Iterator[Crew]:
+    crew = Crew(processes, environment)
+    crew.start()
+    try:
+        yield crew
+    finally:
+        crew.stop()
+
+
+def _watch(
+    services: Services,
+    job: Job,
+    crew: Crew,
+    progress: Callable[[JobStatus], None],
+    ctrl_c: CtrlC,
+) -> JobStatus:
+    """Wait for the job, unless the workers give up first."""
+    try:
+        while True:
+            ctrl_c.check()
+            status = job.status()
+            progress(status)
+            if status.terminal:
+                return status
+            if crew.gone.wait(0.3):
+                give_up(services, job.id, JobState.FAILED, Reason.MODEL_LOAD_FAILED)
+                error = ModelError("the workers could not start; their own line says why")
+                error.exit_code = ExitCode(crew.code or ExitCode.MODEL)
+                raise error
+    except KeyboardInterrupt:
+        give_up(services, job.id, JobState.CANCELLED, Reason.INTERRUPTED)
+        raise

@@ -1,0 +1,135 @@
+"""Options several commands share. Each is also an environment variable, shown in its help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_REDIS_URL", help="redis://HOST:PORT/DB or rediss://…"),
+]
+Models = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_MODELS", help="Model repository: a directory or URL."),
+]
+AsJson = Annotated[bool, typer.Option("--json", envvar="MILLRACE_JSON", help="Print JSON.")]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_LOG_LEVEL", help="debug, info, warning or error."),
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="Images: a directory, file:// or s3:// URL.")
+]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out", envvar="MILLRACE_OUT", help="Results: a directory, file:// or s3:// URL."
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(envvar="MILLRACE_INCLUDE", help="Only keys that match; repeatable. '*.jpg'"),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(envvar="MILLRACE_EXCLUDE", help="Not keys that match; repeatable."),
+]
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_MANIFEST",
+        help='Instead of listing: a file or URL with one key or {"key": …} a line.',
+    ),
+]
+ChunkSize = Annotated[
+    int, typer.Option(envvar="MILLRACE_CHUNK_SIZE", min=1, max=8192, help="Images per chunk.")
+]
+Priority = Annotated[
+    str,
+    typer.Option(envvar="MILLRACE_PRIORITY", help="Share of the queue: high, normal or low."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(envvar="MILLRACE_TOP_K", min=1, help="Classes per image; default: the model's."),
+]
+JobLayout = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        envvar="MILLRACE_LAYOUT",
+        help="chunks, or per-image for one JSON per image as well.",
+    ),
+]
+JobIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--job-id",
+        envvar="MILLRACE_JOB_ID",
+        help="Your own id: submitting it twice is one job.",
+    ),
+]
+
+Name = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_NAME", help="Name of the --saved-model, and of its queue."),
+]
+Tags = Annotated[
+    str | None, typer.Option(envvar="MILLRACE_TAGS", help="Tags of the graph, comma-separated.")
+]
+Signature = Annotated[
+    str | None, typer.Option(envvar="MILLRACE_SIGNATURE", help="Signature to call.")
+]
+InputOp = Annotated[
+    str | None, typer.Option(envvar="MILLRACE_INPUT_OP", help="Input operation, if no signature.")
+]
+OutputOp = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_OUTPUT_OP", help="Output operation, if no signature."),
+]
+Size = Annotated[
+    str | None, typer.Option(envvar="MILLRACE_SIZE", help="Input size: 224 or HEIGHTxWIDTH.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_SCALE",
+        help="Pixels to input: tf, caffe, torch, none or MEAN,SCALE for (x - MEAN) / SCALE.",
+    ),
+]
+ChannelsOption = Annotated[
+    str | None, typer.Option("--channels", envvar="MILLRACE_CHANNELS", help="RGB, BGR or L.")
+]
+Resize = Annotated[str | None, typer.Option(envvar="MILLRACE_RESIZE", help="stretch, crop or pad.")]
+Labels = Annotated[
+    str | None, typer.Option(envvar="MILLRACE_LABELS", help="File with one label a line.")
+]
+LabelOffset = Annotated[
+    int | None,
+    typer.Option(envvar="MILLRACE_LABEL_OFFSET", min=0, help="Output index of the first label."),
+]
+Logits = Annotated[
+    bool | None,
+    typer.Option("--logits", envvar="MILLRACE_LOGITS", help="The output is logits: apply softmax."),
+]
+Processes = Annotated[
+    int, typer.Option(envvar="MILLRACE_PROCESSES", min=1, help="Worker processes.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(envvar="MILLRACE_BATCH_SIZE", min=1, help="Images per micro-batch.")
+]
+MaxDelayMs = Annotated[
+    float | None,
+    typer.Option(envvar="MILLRACE_MAX_DELAY_MS", min=0, help="Longest wait for a batch to fill."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MILLRACE_THREADS",
+        min=0,
+        help="TensorFlow threads per process; 0: its choice. Default: the cores, shared.",
+    ),
+]

@@ -1,0 +1,138 @@
+"""`millrace results` and `errors`: what came of a job's images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command, print_json
+
+if TYPE_CHECKING:
+    from millrace.core.chunks import ChunkPlan
+    from millrace.core.jobdir import JobDirectory
+
+CSV_COLUMNS = (
+    "key", "etag", "label", "index", "score", "error_stage", "error_code", "error_message",
+)  # fmt: skip
+
+JobOrUrl = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id, or the URL of its directory.")
+]
+
+
+@command
+def results(
+    job: JobOrUrl,
+    form: Annotated[
+        str, typer.Option("--format", envvar="MILLRACE_FORMAT", help="jsonl or csv (best class).")
+    ] = "jsonl",
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-o", envvar="MILLRACE_FILE", help="Write here, not to stdout."),
+    ] = None,
+    redis_url: o.RedisUrl = None,
+) -> None:
+    """Stream the outcomes committed so far, one line per image, in manifest order."""
+    from millrace.core.errors import UsageError
+    from millrace.core.outcome import decode_outcome
+    from millrace.producer.results import outcome_lines
+
+    if form not in ("jsonl", "csv"):
+        raise UsageError(f"--format {form}: expected jsonl or csv")
+    directory, plan = _open(job, redis_url)
+    lines = outcome_lines(directory, plan)
+    if form == "jsonl":
+        _write((line + b"\n" for line in lines), file)
+    else:
+        _write(_csv(decode_outcome(line) for line in lines), file)
+
+
+@command
+def errors(job: JobOrUrl, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
+    """Show a job's errors: how many by stage and code, then each one."""
+    from collections import Counter
+
+    import orjson
+
+    from millrace.cli import show
+    from millrace.producer.results import error_lines
+
+    directory, plan = _open(job, redis_url)
+    counts: Counter[str] = Counter()
+    for outcome in error_lines(directory, plan):
+        counts[f"{outcome['error']['stage']}/{outcome['error']['code']}"] += 1
+    if as_json:
+        print_json({"by_code": dict(counts), "errors": list(error_lines(directory, plan))})
+        return
+    show.histogram(counts)
+    sys.stdout.flush()
+    _write((orjson.dumps(outcome) + b"\n" for outcome in error_lines(directory, plan)), None)
+
+
+def _open(job: str, redis_url: str | None) -> tuple[JobDirectory, ChunkPlan]:
+    """The job's directory: by its URL from storage alone, by its id through Redis."""
+    from millrace.core.jobdir import JobDirectory
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+    from millrace.core.storage import Location
+
+    services = Services(Settings.load(redis_url=redis_url))
+    if "/" in job:
+        directory = JobDirectory(services.stores, Location.parse(job))
+        return directory, directory.read_spec().plan
+    spec = services.jobs.spec(job)
+    return JobDirectory(services.stores, spec.directory), spec.plan
+
+
+def _csv(outcomes: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """One row per image: its best class, or its error."""
+    buffer = io.StringIO(newline="")
+    # RFC 4180 line ends: with bare newlines, Python does not quote a key with a \r in it.
+    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\r\n")
+    writer.writeheader()
+    for outcome in outcomes:
+        best = (outcome.get("predictions") or [{}])[0]
+        error = outcome.get("error", {})
+        writer.writerow(
+            {
+                "key": outcome["key"],
+                "etag": outcome["etag"],
+                **{name: best.get(name) for name in ("label", "index", "score")},
+                **{f"error_{name}": error.get(name) for name in ("stage", "code", "message")},
+            }
+        )
+        if buffer.tell() > 64 * 1024:
+            yield _drain(buffer)
+    yield _drain(buffer)
+
+
+def _drain(buffer: io.StringIO) -> bytes:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text.encode()
+
+
+def _write(lines: Iterable[bytes], file: str | None) -> None:
+    from millrace.core.errors import AccessDenied
+
+    if file is None:
+        _copy(lines, sys.stdout.buffer)
+        return
+    try:
+        with open(file, "wb") as out:
+            _copy(lines, out)
+    except OSError as error:
+        raise AccessDenied(f"cannot write {file}: {error.strerror}") from error
+
+
+def _copy(lines: Iterable[bytes], out: IO[bytes]) -> None:
+    for line in lines:
+        out.write(line)
+    out.flush()

@@ -1,0 +1,181 @@
+"""Tables and lines for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from millrace.core.errors import ExitCode
+from millrace.core.job import JobState
+from millrace.core.status import JobStatus
+
+if TYPE_CHECKING:
+    from millrace.core.fleet import SeenWorker
+    from millrace.producer.preview import Preview
+
+_COLOURS = {
+    JobState.SUCCEEDED: "green",
+    JobState.COMPLETED_WITH_ERRORS: "yellow",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "red",
+    JobState.EXPIRED: "red",
+}
+
+
+def exit_code(status: JobStatus) -> ExitCode:
+    """What a command that waited for the job says of it."""
+    if status.state is JobState.SUCCEEDED:
+        return ExitCode.OK
+    if status.state is JobState.COMPLETED_WITH_ERRORS:
+        return ExitCode.COMPLETED_WITH_ERRORS
+    return ExitCode.NO_INPUTS if status.reason == "no_inputs" else ExitCode.JOB_FAILED
+
+
+def enqueued(job_id: str) -> None:
+    console().print(f"job [bold]{escape(job_id)}[/]")
+
+
+def submitted(status: JobStatus) -> None:
+    """After `enqueue`: what to do next."""
+    out = console()
+    if status.terminal:
+        globals()["status"](status)
+        return
+    out.print(f"job [bold]{escape(status.job_id)}[/]: {status.counts.total:,} images")
+    if status.health == "no_workers":
+        out.print(f"  no worker serves it yet:  millrace worker --model {status.model.name}")
+    out.print(f"  watch it:  millrace status {escape(status.job_id)} --watch")
+
+
+def status(status: JobStatus) -> None:
+    """One job, in full."""
+    out = console()
+    counts = status.counts
+    colour = _COLOURS.get(status.state, "cyan")
+    state = f"[{colour}]{status.state.replace('_', ' ')}[/]"
+    if status.reason:
+        state += f" ({status.reason})"
+    if status.health != "ok":
+        state += f", [yellow]{status.health.replace('_', ' ')}[/]"
+    table = _grid()
+    table.add_row("job", escape(status.job_id))
+    table.add_row("state", state)
+    version = f":{status.model.version}" if status.model.version else ""
+    table.add_row("model", escape(f"{status.model.name}{version}"))
+    table.add_row("input", escape(status.input.uri))
+    more = "" if status.input.listing_complete or status.terminal else " (still listing)"
+    table.add_row("images", f"{counts.total:,}{more}")
+    table.add_row("succeeded", f"{counts.succeeded:,}")
+    table.add_row("failed", f"{counts.failed:,}")
+    for name in ("skipped", "cancelled", "pending"):
+        if value := getattr(counts, name):
+            table.add_row(name, f"{value:,}")
+    eta = f", about {_duration(status.eta_s)} left" if status.eta_s else ""
+    table.add_row("rate", f"{status.rate_images_per_s:,.1f} images/s{eta}")
+    if not status.terminal:
+        table.add_row("workers", f"{status.workers.active} on this job, {status.workers.live} live")
+    for code, images in sorted(status.errors.by_code.items(), key=lambda item: -item[1]):
+        table.add_row("", f"[yellow]{images:,}[/] {escape(code)}")
+    table.add_row("results", escape(status.output.results_uri))
+    out.print(table)
+
+
+def jobs(rows: list[JobStatus]) -> None:
+    table = _columns("job", "state", "model", "images", "failed", "done", "images/s", "created")
+    for row in rows:
+        state = row.state.replace("_", " ") + (f" ({row.reason})" if row.reason else "")
+        version = f":{row.model.version}" if row.model.version else ""
+        table.add_row(
+            escape(row.job_id),
+            f"[{_COLOURS.get(row.state, 'cyan')}]{state}[/]",
+            escape(f"{row.model.name}{version}"),
+            f"{row.counts.total:,}",
+            f"{row.counts.failed:,}",
+            f"{row.progress:.0%}",
+            f"{row.rate_images_per_s:,.1f}",
+            ago(row.created_at),
+        )
+    console().print(table if rows else "no jobs")
+
+
+def workers(rows: list[SeenWorker]) -> None:
+    table = _columns("worker", "model", "state", "images", "images/s", "last seen")
+    for row in rows:
+        table.add_row(
+            escape(row.info.worker.partition("/")[0]),
+            escape(row.info.model),
+            "[red]lost[/]" if row.lost else row.info.state,
+            f"{row.info.images:,}",
+            f"{row.info.images_per_s:,.1f}",
+            ago(row.last_seen),
+        )
+    console().print(table if rows else "no workers")
+
+
+def preview(found: Preview) -> None:
+    """What a dry run found."""
+    table = _grid()
+    table.add_row("images", f"{found.images:,} in {found.chunks:,} chunks")
+    table.add_row("bytes", f"{found.bytes:,}")
+    kinds = ", ".join(f"{images:,} {escape(kind)}" for kind, images in found.types.items())
+    table.add_row("types", kinds or "-")
+    for number, key in enumerate(found.first_keys):
+        table.add_row("first keys" if not number else "", escape(key))
+    version = f":{found.model['version']}" if found.model["version"] else ""
+    table.add_row("model", escape(f"{found.model['name']}{version}"))
+    table.add_row("output", escape(found.output))
+    if found.standing:
+        table.add_row("", f"[yellow]{found.standing:,} objects stand there already[/]")
+    writable = "[green]can be written[/]"
+    table.add_row(
+        "", f"[red]{escape(found.output_problem)}[/]" if found.output_problem else writable
+    )
+    console().print(table)
+    console().print("nothing was enqueued")
+
+
+def histogram(by_code: dict[str, int]) -> None:
+    """Errors by stage and code, most first."""
+    table = _columns("images", "stage/code")
+    for code, images in sorted(by_code.items(), key=lambda item: -item[1]):
+        table.add_row(f"{images:,}", escape(code))
+    console().print(table if by_code else "no errors")
+
+
+def ago(when: datetime) -> str:
+    """`12 s ago`"""
+    return f"{_duration((datetime.now(UTC) - when).total_seconds())} ago"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _columns(*names: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name in names:
+        numeric = name in ("images", "failed", "done", "images/s")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "job")
+    return table
+
+
+def console() -> Console:
+    """Standard output, as wide as it needs to be where it is not a terminal."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = 1000  # a pipe has no edge to fold at
+    return out

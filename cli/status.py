@@ -1,0 +1,101 @@
+"""`millrace status`, `jobs` and `workers`: where things stand."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command, print_json
+
+
+@command
+def status(
+    job: o.JobArgument,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            "-w",
+            envvar="MILLRACE_WATCH",
+            help="Follow it with a live bar until it ends.",
+        ),
+    ] = False,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Show one job: counts, rate, time left, errors."""
+    from millrace.cli import show
+    from millrace.cli.progress import prediction_progress
+    from millrace.core.log import configure
+    from millrace.core.settings import Settings
+    from millrace.producer import open_job
+
+    configure("warning")
+    handle = open_job(job, Settings.load(redis_url=redis_url))
+    if watch:
+        with prediction_progress(quiet=as_json) as predicted:
+            current = handle.wait(progress=predicted)
+    else:
+        current = handle.status()
+    print_json(current.model_dump(mode="json")) if as_json else show.status(current)
+    if watch:
+        raise typer.Exit(show.exit_code(current))
+
+
+@command
+def jobs(
+    limit: Annotated[int, typer.Option(envvar="MILLRACE_LIMIT", min=1, help="How many.")] = 20,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """List the newest jobs."""
+    from millrace.cli import show
+    from millrace.core.errors import CorruptRecord, JobNotFound
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+    from millrace.core.status import status_of
+
+    store = Services(Settings.load(redis_url=redis_url)).jobs
+    rows = []
+    for job in store.recent_jobs(limit):
+        with suppress(JobNotFound, CorruptRecord):  # one odd record hides no other
+            rows.append(status_of(store.snapshot(job)))
+    print_json([row.model_dump(mode="json") for row in rows]) if as_json else show.jobs(rows)
+
+
+@command
+def workers(
+    here: Annotated[
+        bool,
+        typer.Option(
+            "--here",
+            envvar="MILLRACE_HERE",
+            help="Only this machine's; exit code 4 if none is alive (a health check).",
+        ),
+    ] = False,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """List the worker processes heard of in the last ten minutes."""
+    import socket
+
+    from millrace.cli import show
+    from millrace.core.errors import ExitCode
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+
+    rows = Services(Settings.load(redis_url=redis_url)).fleet.workers()
+    if here:
+        rows = [row for row in rows if row.info.host == socket.gethostname()]
+    if as_json:
+        print_json(
+            [{**asdict(row.info), "last_seen": row.last_seen, "lost": row.lost} for row in rows]
+        )
+    else:
+        show.workers(rows)
+    if here and all(row.lost for row in rows):
+        raise typer.Exit(ExitCode.NOT_FOUND)

@@ -1,0 +1,82 @@
+"""`millrace worker`: serve a model on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command
+
+
+@command
+def worker(
+    model: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_MODEL", help="NAME or NAME:VERSION in the repository."),
+    ] = None,
+    saved_model: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_SAVED_MODEL", help="Or: a SavedModel directory."),
+    ] = None,
+    name: o.Name = None,
+    tags: o.Tags = None,
+    signature: o.Signature = None,
+    input_op: o.InputOp = None,
+    output_op: o.OutputOp = None,
+    size: o.Size = None,
+    scale: o.Scale = None,
+    channels: o.ChannelsOption = None,
+    resize: o.Resize = None,
+    labels: o.Labels = None,
+    label_offset: o.LabelOffset = None,
+    logits: o.Logits = None,
+    processes: o.Processes = 1,
+    batch_size: o.BatchSize = None,
+    max_delay_ms: o.MaxDelayMs = None,
+    threads: o.Threads = None,
+    models: o.Models = None,
+    redis_url: o.RedisUrl = None,
+    log_level: o.LogLevel = None,
+) -> None:
+    """Load a model, then predict chunks until told to stop."""
+    from millrace.cli.model_options import worker_environment
+    from millrace.core.errors import RedisUnavailable
+    from millrace.core.log import configure
+    from millrace.core.redis_client import RedisClient
+    from millrace.core.settings import Settings
+    from millrace.worker.options import WorkerOptions
+    from millrace.worker.supervisor import Supervisor, threads_each
+
+    settings = Settings.load(redis_url=redis_url, models=models, log_level=log_level)
+    configure(settings.log_level, settings.log_format)
+    facts = {
+        "model": model,
+        "saved_model": saved_model,
+        "name": name,
+        "tags": tags,
+        "signature": signature,
+        "input_op": input_op,
+        "output_op": output_op,
+        "size": size,
+        "scale": scale,
+        "channels": channels,
+        "resize": resize,
+        "labels": labels,
+        "label_offset": label_offset,
+        "logits": logits,
+        "batch_size": batch_size,
+        "max_delay_ms": max_delay_ms,
+        "threads": threads_each(processes) if threads is None else threads,
+    }
+    WorkerOptions.load(**facts)  # nonsense is reported here, once, not by every process
+    environment = worker_environment(
+        **facts, models=models, redis_url=redis_url, log_level=log_level
+    )
+    try:
+        RedisClient(settings, timeout_s=2).ping()
+    except RedisUnavailable as error:
+        print(f"millrace worker: {error.message}; waiting for it", file=sys.stderr)
+    raise typer.Exit(Supervisor(processes, environment).run())

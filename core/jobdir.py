@@ -1,0 +1,115 @@
+"""The job directory in object storage: the truth Redis is an index over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from millrace.core.chunks import ChunkPlan
+from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound
+from millrace.core.job import JobSpec
+from millrace.core.manifest import ManifestRow, decode_row, encode_rows
+from millrace.core.storage import Location, Store, Stores
+from millrace.core.topology import (
+    ERRORS_FILE,
+    JOB_FILE,
+    MANIFEST_PREFIX,
+    RESULTS_PREFIX,
+    SUCCESS_FILE,
+    SUMMARY_FILE,
+    by_key_object,
+    chunk_object,
+    manifest_part,
+    parse_chunk_object,
+)
+
+
+class JobDirectory:
+    """Typed access to `<output>/<job_id>/`. Raises the store's errors."""
+
+    def __init__(self, stores: Stores, location: Location) -> None:
+        self.location = location
+        self._store: Store = stores.open(location)
+        self._prefix = location.prefix
+
+    def uri(self, name: str) -> str:
+        """The URL of one of its objects."""
+        return f"{self.location.uri.removesuffix('/')}/{name}"
+
+    # --- the spec ---
+
+    def create_spec(self, spec: JobSpec) -> None:
+        """Write `job.json`; raise AlreadyExists if one stands."""
+        self._store.create(self._prefix + JOB_FILE, spec.model_dump_json(indent=2).encode())
+
+    def read_spec(self) -> JobSpec:
+        return JobSpec.from_json(self._store.get(self._prefix + JOB_FILE))
+
+    # --- the manifest ---
+
+    def create_part(self, part: int, rows: Iterable[ManifestRow]) -> None:
+        self._store.create(self._prefix + manifest_part(part), encode_rows(rows))
+
+    def part_lines(self, part: int) -> list[bytes]:
+        """The undecoded lines of a manifest part."""
+        return self._store.get(self._prefix + manifest_part(part)).splitlines()
+
+    def has_manifest(self) -> bool:
+        return any(True for _ in self._store.list(self._prefix + MANIFEST_PREFIX))
+
+    # --- chunk objects ---
+
+    def create_chunk(self, plan: ChunkPlan, chunk: int, body: bytes) -> bytes:
+        """Commit a chunk's outcome and return what stands: `body`, or what came first."""
+        name = self._prefix + chunk_object(plan.part_of(chunk), chunk)
+        try:
+            self._store.create(name, body)
+        except AlreadyExists:
+            return self._store.get(name)
+        return body
+
+    def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
+        """A chunk's committed outcome, or None."""
+        try:
+            return self._store.get(self._prefix + chunk_object(plan.part_of(chunk), chunk))
+        except ObjectNotFound:
+            return None
+
+    def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
+        """The numbers of the chunks whose objects stand, in the store's order."""
+        for item in self._store.list(self._prefix + RESULTS_PREFIX):
+            named = parse_chunk_object(item.key)
+            if named is not None and named[0] == plan.part_of(named[1]):
+                yield named[1]
+
+    def put_by_key(self, key: str, outcome: bytes) -> None:
+        """The one-JSON-per-image copy of an outcome line."""
+        self._store.put(self._prefix + by_key_object(key), outcome)
+
+    # --- what the finalizer writes ---
+
+    def put_errors(self, lines: Iterable[bytes]) -> None:
+        self._store.put(self._prefix + ERRORS_FILE, lines)
+
+    def read_errors(self) -> bytes | None:
+        try:
+            return self._store.get(self._prefix + ERRORS_FILE)
+        except ObjectNotFound:
+            return None
+
+    def put_summary(self, summary: dict[str, object]) -> None:
+        self._store.put(
+            self._prefix + SUMMARY_FILE, orjson.dumps(summary, option=orjson.OPT_INDENT_2)
+        )
+
+    def put_success(self) -> None:
+        self._store.put(self._prefix + SUCCESS_FILE, b"")
+
+
+def decode_rows(lines: list[bytes], plan: ChunkPlan, chunk: int) -> list[ManifestRow]:
+    """A chunk's rows, from its part's lines. Raises CorruptRecord if there are none."""
+    rows = [decode_row(line) for line in lines[plan.rows_of(chunk)]]
+    if not rows:
+        raise CorruptRecord(f"the manifest holds no rows for chunk {chunk}")
+    return rows

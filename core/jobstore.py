@@ -1,0 +1,207 @@
+"""Job records in Redis: create, publish the manifest, read, give up, conclude."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from millrace.core.errors import CorruptRecord, JobNotFound
+from millrace.core.job import JobSpec, JobState
+from millrace.core.outcome import decode_outcome
+from millrace.core.record import JobRecord, initial_fields
+from millrace.core.redis_client import RedisClient
+from millrace.core.topology import JOBS, JobKeys, QueueKeys
+
+FINALIZER_LOCK_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a status needs, read in one round trip."""
+
+    record: JobRecord
+    by_code: dict[str, int]
+    samples: list[dict[str, Any]]
+    pace: list[tuple[int, int]]
+    """Recent completions, newest first: (milliseconds of Redis TIME, images)."""
+    now_ms: int
+    owners: list[str]
+    """`worker/token` of each lease."""
+    live_workers: int
+    """Worker processes alive on the job's queue."""
+
+
+class JobStore:
+    """The record half of the job store. Raises what `RedisClient.errors` raises."""
+
+    def __init__(self, redis: RedisClient) -> None:
+        self.redis = redis
+
+    def create(self, spec: JobSpec) -> str | None:
+        """Make the job's record; None, or the digest of the spec already standing there."""
+        keys = JobKeys(spec.job_id)
+        fields = [part for pair in initial_fields(spec).items() for part in pair]
+        with self.redis.errors():
+            standing = self.redis.script("create")(
+                keys=[keys.record, JOBS, QueueKeys(spec.queue).active],
+                args=[spec.job_id, secrets.token_hex(8), *fields],
+            )
+        return standing.decode() or None
+
+    def publish_part(self, job: str, part: int, rows: int, chunks: int) -> str:
+        """Count a written manifest part in; returns the job's state."""
+        with self.redis.errors():
+            state: bytes = self.redis.script("publish")(
+                keys=[JobKeys(job).record], args=[part, rows, chunks]
+            )
+        return state.decode()
+
+    def listing_done(self, job: str) -> bool:
+        """The total is final. True if the job is thereby ready to be finalized."""
+        keys = JobKeys(job)
+        with self.redis.errors():
+            return bool(self.redis.script("listed")(keys=[keys.record, keys.owners]))
+
+    def stop(self, job: str, ending: JobState, reason: str) -> bool:
+        """Give the job up. True if it is thereby ready to be finalized."""
+        keys = JobKeys(job)
+        with self.redis.errors():
+            _, ready = self.redis.script("stop")(
+                keys=[keys.record, keys.owners], args=[ending, reason]
+            )
+        return bool(ready)
+
+    def settle(self, record: JobRecord) -> bool:
+        """Move a job that waits for nothing more to finalizing. True if that was so."""
+        keys = JobKeys(record.spec.job_id)
+        with self.redis.errors():
+            return bool(self.redis.script("settle")(keys=[keys.record, keys.owners]))
+
+    def conclude(self, record: JobRecord, ending: JobState, reason: str, cancelled: int) -> None:
+        """Move from finalizing to the ending, once."""
+        job = record.spec.job_id
+        with self.redis.errors():
+            self.redis.script("conclude")(
+                keys=[JobKeys(job).record, QueueKeys(record.spec.queue).active],
+                args=[job, ending, reason, cancelled],
+            )
+
+    @contextmanager
+    def finalizing(self, job: str) -> Iterator[bool]:
+        """Hold the finalizer's lock; False if another process has it."""
+        key, token = JobKeys(job).finalizer, secrets.token_hex(8).encode()
+        with self.redis.errors():
+            held = bool(self.redis.raw.set(key, token, nx=True, px=FINALIZER_LOCK_MS))
+        try:
+            yield held
+        finally:
+            if held:
+                with self.redis.errors():
+                    if self.redis.raw.get(key) == token:
+                        self.redis.raw.delete(key)
+
+    def record(self, job: str) -> JobRecord:
+        """The job's record. Raises JobNotFound."""
+        with self.redis.errors():
+            fields = self.redis.raw.hgetall(JobKeys(job).record)
+        if not fields:
+            raise _no_job(job)
+        return JobRecord.read(fields)
+
+    def spec(self, job: str) -> JobSpec:
+        """The job's spec alone. Raises JobNotFound."""
+        with self.redis.errors():
+            text = self.redis.raw.hget(JobKeys(job).record, "spec")
+        if text is None:
+            raise _no_job(job)
+        return JobSpec.from_json(text)
+
+    def snapshot(self, job: str) -> Snapshot:
+        """The record and all that a status shows beside it. Raises JobNotFound."""
+        keys = JobKeys(job)
+        with self.redis.errors():
+            pipe = self.redis.raw.pipeline(transaction=False)
+            pipe.hgetall(keys.record)
+            pipe.hgetall(keys.errors)
+            pipe.lrange(keys.samples, 0, -1)
+            pipe.lrange(keys.pace, 0, -1)
+            pipe.hvals(keys.owners)
+            pipe.time()
+            fields, errors, samples, pace, owners, (seconds, micros) = pipe.execute()
+            if not fields:
+                raise _no_job(job)
+            record = JobRecord.read(fields)
+            now_ms = seconds * 1000 + micros // 1000
+            live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
+        try:
+            return Snapshot(
+                record=record,
+                by_code={code.decode(): int(images) for code, images in errors.items()},
+                samples=[decode_outcome(line) for line in samples],
+                pace=[_pace_entry(entry) for entry in pace],
+                now_ms=now_ms,
+                owners=[owner.decode() for owner in owners],
+                live_workers=live,
+            )
+        except ValueError as error:
+            raise CorruptRecord(f"job {job}: {error}") from error
+
+    def recent_jobs(self, limit: int) -> list[str]:
+        """Ids of the newest jobs, newest first."""
+        if limit < 1:
+            return []
+        with self.redis.errors():
+            ids: list[Any] = self.redis.raw.zrange(JOBS, 0, limit - 1, desc=True)
+        return [job.decode(errors="replace") for job in ids]
+
+    def active_jobs(self, queue: str) -> list[str]:
+        """Ids of the jobs on a queue that have not ended."""
+        with self.redis.errors():
+            ids: set[bytes] = self.redis.raw.smembers(QueueKeys(queue).active)
+        return sorted(job.decode(errors="replace") for job in ids)
+
+    def forget_active(self, queue: str, job: str) -> None:
+        """Drop a job that no longer exists from the queue's index."""
+        with self.redis.errors():
+            self.redis.raw.srem(QueueKeys(queue).active, job)
+
+    def done_bitmap(self, job: str) -> bytes:
+        """Bit n (most significant first within a byte) is set if chunk n is finished."""
+        with self.redis.errors():
+            return self.redis.raw.get(JobKeys(job).done) or b""
+
+    def failed_bitmap(self, job: str) -> bytes:
+        """Bit n is set if chunk n is finished and holds an error line."""
+        with self.redis.errors():
+            return self.redis.raw.get(JobKeys(job).failed) or b""
+
+    def running_chunks(self, job: str) -> set[int]:
+        """Chunks somebody holds a lease on."""
+        with self.redis.errors():
+            return {int(chunk) for chunk in self.redis.raw.hkeys(JobKeys(job).owners)}
+
+
+def bit(bitmap: bytes, n: int) -> bool:
+    """Bit n of a Redis bitmap."""
+    return n >> 3 < len(bitmap) and bool(bitmap[n >> 3] & (0x80 >> (n & 7)))
+
+
+def set_bits(bitmap: bytes) -> Iterator[int]:
+    """The positions of the set bits, ascending."""
+    for index, byte in enumerate(bitmap):
+        if byte:
+            for offset in range(8):
+                if byte & (0x80 >> offset):
+                    yield index * 8 + offset
+
+
+def _pace_entry(entry: bytes) -> tuple[int, int]:
+    ms, _, images = entry.partition(b" ")
+    return int(ms), int(images)
+
+
+def _no_job(job: str) -> JobNotFound:
+    return JobNotFound(f"there is no job {job!r}", hint="`millrace jobs` lists them")

@@ -1,0 +1,42 @@
+-- A chunk's object stands in storage: count it, once.
+-- KEYS record, done, owners, leases, errors, samples, pace, failed
+-- ARGV chunk, lease member, succeeded, failed, fetch us, decode us, infer us, write us,
+--      number of codes, code, images, …, sample, …
+-- Returns {answer, 1 if this was the last thing the job waited for}; the answer is FIRST,
+-- REPEAT (already counted), LATE (the job had ended without this chunk) or UNKNOWN.
+local chunk, succeeded, failed = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then
+  return { 'UNKNOWN', 0 }
+end
+redis.call('ZREM', KEYS[4], ARGV[2])
+redis.call('HDEL', KEYS[3], chunk)
+if redis.call('GETBIT', KEYS[2], chunk) == 1 then
+  return { 'REPEAT', settle(KEYS[1], KEYS[3]) }
+end
+if not (TAKES_WORK[state] or state == 'paused' or state == 'cancelling') then
+  return { 'LATE', 0 }
+end
+redis.call('SETBIT', KEYS[2], chunk, 1)
+local now = now_ms()
+redis.call('HINCRBY', KEYS[1], 'done', 1)
+redis.call('HINCRBY', KEYS[1], 'succeeded', succeeded)
+redis.call('HINCRBY', KEYS[1], 'failed', failed)
+for i, stage in ipairs({ 'fetch_us', 'decode_us', 'infer_us', 'write_us' }) do
+  redis.call('HINCRBY', KEYS[1], stage, ARGV[4 + i])
+end
+redis.call('HSET', KEYS[1], 'updated_ms', now, 'progress_ms', now)
+redis.call('LPUSH', KEYS[7], now .. ' ' .. (succeeded + failed))
+redis.call('LTRIM', KEYS[7], 0, 199)
+local codes = tonumber(ARGV[9])
+for i = 0, codes - 1 do
+  redis.call('HINCRBY', KEYS[5], ARGV[10 + 2 * i], ARGV[11 + 2 * i])
+end
+for i = 10 + 2 * codes, #ARGV do
+  redis.call('RPUSH', KEYS[6], ARGV[i])
+end
+redis.call('LTRIM', KEYS[6], 0, 9)
+if failed > 0 then
+  redis.call('SETBIT', KEYS[8], chunk, 1)
+end
+return { 'FIRST', settle(KEYS[1], KEYS[3]) }

@@ -1,0 +1,87 @@
+"""The reconciler: a tick in every worker that finds what was lost and sets it going again."""
+
+from __future__ import annotations
+
+import secrets
+
+from millrace.core.chunk_queue import ChunkQueue
+from millrace.core.claims import release_expired
+from millrace.core.errors import JobNotFound, MillraceError
+from millrace.core.feed import Feeder
+from millrace.core.finalize import Finalizer
+from millrace.core.job import JobState
+from millrace.core.jobstore import JobStore
+from millrace.core.log import get_logger
+from millrace.core.topology import QueueKeys, split_lease_member
+
+log = get_logger(__name__)
+
+_WORKING = (JobState.ENQUEUING, JobState.RUNNING)
+
+
+class Reconciler:
+    """Frees expired leases, re-sends vanished chunks, tops up, and finishes finalizations.
+
+    One worker at a time does it per queue, under a lock that expires with its holder.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        queue: ChunkQueue,
+        feeder: Feeder,
+        finalizer: Finalizer,
+        *,
+        every_s: float,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._feeder = feeder
+        self._finalizer = finalizer
+        self._lock_ms = max(1, int(every_s * 1000) - 500)
+
+    def tick(self, queue: str) -> bool:
+        """Reconcile one queue, unless somebody did within the interval. True if it ran."""
+        redis = self._store.redis
+        with redis.errors():
+            # The lock is left to expire: it also spaces the ticks of all workers.
+            key = QueueKeys(queue).reconciler
+            if not redis.raw.set(key, secrets.token_hex(8), nx=True, px=self._lock_ms):
+                return False
+        self._free_expired(queue)
+        waiting = self._queue.waiting(queue)
+        for job in self._store.active_jobs(queue):
+            try:
+                self._look_after(queue, job, waiting)
+            except MillraceError as error:
+                # One job's trouble (its storage is away, say) must not hold up the others.
+                log.warning("could not reconcile a job", job=job, error=error.message)
+        return True
+
+    def _look_after(self, queue: str, job: str, waiting: set[tuple[str, int]]) -> None:
+        try:
+            record = self._store.record(job)
+        except JobNotFound:
+            self._store.forget_active(queue, job)
+            raise
+        if record.state is JobState.FINALIZING or self._store.settle(record):
+            self._finalizer.finalize(job)
+        elif record.state in _WORKING:
+            resent = self._feeder.feed_missing(record.spec, waiting)
+            if resent:
+                log.info("re-sent chunks that were lost", job=job, chunks=resent)
+            self._feeder.feed(record.spec)
+
+    def _free_expired(self, queue: str) -> None:
+        redis = self._store.redis
+        with redis.errors():
+            members = redis.script("expired")(keys=[QueueKeys(queue).leases], args=[1000])
+        for member in members:
+            try:
+                job, chunk = split_lease_member(member.decode())
+            except ValueError:
+                with redis.errors():
+                    redis.raw.zrem(QueueKeys(queue).leases, member)
+                continue
+            log.warning("a lease expired; its chunk runs again", job=job, chunk=chunk)
+            release_expired(redis, queue, job, chunk)

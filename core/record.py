@@ -1,0 +1,144 @@
+"""A job's record in Redis, read into one typed value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from millrace.core.errors import CorruptRecord
+from millrace.core.job import JobSpec, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Images by what became of them: `total` is the sum of the others."""
+
+    total: int
+    succeeded: int
+    failed: int
+    skipped: int
+    cancelled: int
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.succeeded - self.failed - self.skipped - self.cancelled
+
+    @property
+    def finished(self) -> int:
+        return self.total - self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class TimingTotals:
+    """Worker time by stage, summed over images, in microseconds."""
+
+    fetch: int = 0
+    decode: int = 0
+    infer: int = 0
+    write: int = 0
+
+    def shares(self) -> dict[str, float]:
+        """Each stage's part of the whole, 0 to 1; all zero before anything ran."""
+        named = {
+            "fetch": self.fetch,
+            "decode": self.decode,
+            "infer": self.infer,
+            "write": self.write,
+        }
+        whole = sum(named.values())
+        return {stage: round(us / whole, 4) if whole else 0.0 for stage, us in named.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """The record hash. Times are None until they happen."""
+
+    spec: JobSpec
+    state: JobState
+    reason: str | None
+    ending: JobState | None
+    version: str | None
+    digest: str | None
+    counts: Counts
+    chunks: int
+    done: int
+    fed: int
+    parts: int
+    listing_complete: bool
+    timing: TimingTotals
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    progress_at: datetime | None
+    completed_at: datetime | None
+
+    @classmethod
+    def read(cls, fields: dict[bytes, bytes]) -> JobRecord:
+        """Parse the hash. Raises CorruptRecord."""
+        text = {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+        try:
+            return cls._parse(text)
+        except (KeyError, ValueError) as error:
+            raise CorruptRecord(f"not a job record: {error!r}") from error
+
+    @classmethod
+    def _parse(cls, text: dict[str, str]) -> JobRecord:
+        def number(name: str) -> int:
+            return int(text.get(name) or 0)
+
+        def when(name: str) -> datetime | None:
+            ms = text.get(name)
+            return from_ms(int(ms)) if ms else None
+
+        return cls(
+            spec=JobSpec.from_json(text["spec"]),
+            state=JobState(text["state"]),
+            reason=text.get("reason") or None,
+            ending=JobState(text["ending"]) if text.get("ending") else None,
+            version=text.get("version") or None,
+            digest=text.get("digest") or None,
+            counts=Counts(
+                total=number("total"),
+                succeeded=number("succeeded"),
+                failed=number("failed"),
+                skipped=number("skipped"),
+                cancelled=number("cancelled"),
+            ),
+            chunks=number("chunks"),
+            done=number("done"),
+            fed=number("fed"),
+            parts=number("parts"),
+            listing_complete=text.get("listing_complete") == "1",
+            timing=TimingTotals(
+                number("fetch_us"), number("decode_us"), number("infer_us"), number("write_us")
+            ),
+            created_at=from_ms(int(text["created_ms"])),
+            updated_at=from_ms(int(text["updated_ms"])),
+            started_at=when("started_ms"),
+            progress_at=when("progress_ms"),
+            completed_at=when("completed_ms"),
+        )
+
+
+def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:
+    """The record of a job nothing has happened to yet."""
+    return {
+        "spec": spec.model_dump_json(),
+        "spec_digest": spec.digest,
+        "state": JobState.QUEUED,
+        "reason": "",
+        "ending": "",
+        "version": spec.model.version or "",
+        "digest": spec.model.digest or "",
+        "window_factor": spec.priority.window_factor,
+        "listing_complete": 0,
+        **dict.fromkeys(
+            ("total", "succeeded", "failed", "skipped", "cancelled", "chunks", "done", "fed"), 0
+        ),
+        "parts": 0,
+    }
+
+
+def from_ms(ms: int) -> datetime:
+    """Milliseconds of Redis TIME as a UTC time."""
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,108 @@
+"""The connection to Redis, and redis-py's errors translated at this one seam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from millrace.core.errors import (
+    AccessDenied,
+    CorruptRecord,
+    MillraceError,
+    RedisUnavailable,
+    UsageError,
+)
+from millrace.core.settings import Settings
+
+
+class RedisClient:
+    """A pool of connections to one Redis. Safe to use from several threads.
+
+    Everything that talks to Redis does so inside `errors()`, which raises RedisUnavailable,
+    AccessDenied or CorruptRecord in place of redis-py's exceptions.
+    """
+
+    def __init__(self, settings: Settings, *, timeout_s: float = 5.0) -> None:
+        self.display = settings.redis_display
+        self.raw: Any = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=15,
+            # redis-py retries connecting within every retry of a command: tries multiply.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 1),
+            client_name="millrace",
+        )
+        self._scripts: dict[str, Any] = {}
+
+    def script(self, name: str) -> Callable[..., Any]:
+        """The Lua script `core/lua/<name>.lua`: call with keys=[…], args=[…], client=…."""
+        if name not in self._scripts:
+            self._scripts[name] = self.raw.register_script(_source(name))
+        script: Callable[..., Any] = self._scripts[name]
+        return script
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Translate what redis-py raises inside the block."""
+        try:
+            yield
+        except RedisError as error:
+            raise translate(error, self.display) from error
+
+    def ping(self) -> None:
+        """Raise RedisUnavailable or AccessDenied if Redis cannot be used."""
+        with self.errors():
+            self.raw.ping()
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+def translate(error: RedisError, display: str) -> MillraceError:
+    """The millrace error a redis-py error means."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return AccessDenied(f"Redis at {display} refused: {error}")
+    if isinstance(error, BusyLoadingError):
+        return RedisUnavailable(f"Redis at {display} is still loading its data")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return RedisUnavailable(
+            f"cannot reach Redis at {display}",
+            hint="is it running? set MILLRACE_REDIS_URL or --redis-url",
+        )
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
+        return RedisUnavailable(
+            f"Redis at {display} is full", hint="raise maxmemory, or delete finished jobs"
+        )
+    if "DB index is out of range" in str(error):
+        return UsageError(f"Redis at {display} has no such database")
+    if isinstance(error, ReadOnlyError) or "BUSY" in str(error):
+        return RedisUnavailable(f"Redis at {display} takes no writes now: {error}")
+    if isinstance(error, ResponseError):
+        return CorruptRecord(f"Redis at {display}: {error}")
+    return RedisUnavailable(f"Redis at {display}: {error}")
+
+
+@cache
+def _source(name: str) -> str:
+    folder = files("millrace.core").joinpath("lua")
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("prelude", name))

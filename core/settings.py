@@ -1,0 +1,92 @@
+"""What the environment says, read once into a typed value and passed in.
+
+Every field is the environment variable `MILLRACE_<FIELD>`; command-line options carry the
+same names and win over them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millrace.core.errors import UsageError
+
+MIB = 1024 * 1024
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class EnvironmentSettings(BaseSettings):
+    """A group of settings read from `MILLRACE_…`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MILLRACE_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment; `overrides` that are not None win over it.
+
+        Raises UsageError naming the variable and what is wrong with it.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = first["msg"].removeprefix("Value error, ")
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            raise UsageError(f"MILLRACE_{name}: {message}" if name else message) from None
+
+
+class StorageSettings(EnvironmentSettings):
+    """How object storage is talked to."""
+
+    storage_request_timeout_s: Seconds = Field(30, description="one request, seconds")
+    storage_connect_timeout_s: Seconds = Field(5, description="connecting, seconds")
+    storage_max_retries: int = Field(5, ge=0, description="retries of a failed request")
+    storage_retry_timeout_s: Seconds = Field(
+        60, description="no retry is begun this long after a request's first try, seconds"
+    )
+    storage_overwrite: bool = Field(
+        False,
+        description="for stores without conditional writes: overwrite instead of create-only",
+    )
+
+
+class Settings(StorageSettings):
+    """What producers and workers share."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    models: str | None = Field(None, description="the model repository: a directory or URL")
+    lease_s: Seconds = Field(30, ge=1, description="a silent worker's chunks are free after this")
+    reconcile_s: Seconds = Field(10, description="how often lost chunks are looked for")
+    max_attempts: int = Field(5, ge=1, description="claims of a chunk before it is given up")
+    window: int = Field(8, ge=1, description="least number of a job's chunks waiting in its queue")
+    max_object_bytes: int = Field(256 * MIB, ge=1, description="larger objects are error lines")
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            known = parts.scheme in ("redis", "rediss") and (parts.port or 1) > 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("expected redis://HOST:PORT/DB or rediss://…")
+        return value
+
+    @property
+    def redis_display(self) -> str:
+        """The Redis URL without its password, for logs and messages."""
+        parts = urlsplit(self.redis_url.get_secret_value())
+        host = parts.hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        netloc = f"{host}:{parts.port}" if parts.port else host
+        return urlunsplit((parts.scheme, netloc, parts.path, "", ""))

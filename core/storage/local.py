@@ -1,0 +1,145 @@
+"""A directory as a store: the twin of a bucket, with the same promises.
+
+Reading is the operating system's own, for file names may hold what object paths may not;
+writing goes through obstore, which writes aside and links into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from obstore.store import LocalStore as ObstoreLocal
+
+from millrace.core.errors import (
+    AccessDenied,
+    ObjectNotFound,
+    SourceChanged,
+    StorageUnavailable,
+)
+from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
+from millrace.core.storage.via_obstore import ObstoreStore
+
+
+class LocalStore(Store):
+    """Files below one directory. The ETag is the modification time and size.
+
+    A file name that is not UTF-8 is listed with its bytes escaped (`\\xff`); it cannot be
+    fetched under that key, so it ends as a `not_found` error line instead of being dropped.
+    """
+
+    def __init__(self, root: str, *, overwrite: bool = False) -> None:
+        self._root = root
+        self._overwrite = overwrite
+        self._writer: ObstoreStore | None = None
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self._root!r})"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if not os.path.isdir(self._root):
+            raise ObjectNotFound(f"{self._root} is not a directory")
+        start = prefix.rpartition("/")[0]
+        if "/" in prefix and not _names_a_file(start):
+            return
+        pending = [start]
+        while pending:
+            directory = pending.pop()
+            with _translated(os.path.join(self._root, directory)):
+                try:
+                    entries = os.scandir(os.path.join(self._root, directory))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                with entries:
+                    for entry in entries:
+                        key = f"{directory}/{entry.name}" if directory else entry.name
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(key)
+                        elif key.startswith(prefix) and entry.is_file():
+                            with suppress(FileNotFoundError):
+                                info = entry.stat()
+                                yield ObjectInfo(_as_text(key), info.st_size, _etag(info))
+
+    def head(self, key: str) -> ObjectInfo:
+        path = self._path(key)
+        with _translated(path):
+            info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise ObjectNotFound(f"{path} is not a file")
+        return ObjectInfo(key, info.st_size, _etag(info))
+
+    def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
+        path = self._path(key)
+        with _translated(path), open(path, "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            refuse_larger(key, before.st_size, max_bytes)
+            data = file.read()
+            changed = _etag(os.fstat(file.fileno())) != _etag(before)
+        if changed or (if_match is not None and if_match != _etag(before)):
+            raise SourceChanged(f"{path} is no longer the file that was listed")
+        return data
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        path = self._path(key)
+        with _translated(path), open(path, "rb", buffering=0) as file:
+            opened = _etag(os.fstat(file.fileno()))
+            while block := file.read(BLOCK_BYTES):
+                yield block
+            if _etag(os.stat(path)) != opened:
+                raise SourceChanged(f"{path} was changed while it was read")
+
+    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
+        self._writing().put(key, data)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._writing().create(key, data)
+
+    def delete(self, key: str) -> None:
+        with suppress(ObjectNotFound), _translated(key):
+            os.unlink(self._path(key))
+
+    def _path(self, key: str) -> str:
+        """The file `key` names. Raises ObjectNotFound if that lies outside the root."""
+        if not _names_a_file(key):
+            raise ObjectNotFound(f"{key!r} names no file below {self._root}")
+        return os.path.join(self._root, key)
+
+    def _writing(self) -> ObstoreStore:
+        if self._writer is None:
+            with _translated(self._root):
+                os.makedirs(self._root, exist_ok=True)
+                self._writer = ObstoreStore(
+                    ObstoreLocal(self._root), self._root, overwrite=self._overwrite
+                )
+        return self._writer
+
+
+def _names_a_file(key: str) -> bool:
+    """Whether a key is a path below the root, taken as it stands."""
+    return "\x00" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _etag(info: os.stat_result) -> str:
+    return f'"{info.st_mtime_ns:x}-{info.st_size:x}"'
+
+
+def _as_text(name: str) -> str:
+    """`name` as valid Unicode: undecodable bytes, which Python smuggles, are spelled out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ObjectNotFound(f"{what} does not exist") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{what}: permission denied") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ObjectNotFound(f"{what[:80]}… does not exist") from error
+        raise StorageUnavailable(f"{what}: {error.strerror or error}") from error

@@ -1,0 +1,71 @@
+"""The producer's stream: list → manifest parts → feed, in the memory of one part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from millrace.core.errors import MillraceError
+from millrace.core.job import JobSpec, JobState, Reason
+from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
+from millrace.core.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class ListingProgress:
+    """What enqueuing has done so far: images listed, bytes they hold, chunks made."""
+
+    images: int
+    bytes: int
+    chunks: int
+
+
+def enqueue(
+    services: Services,
+    spec: JobSpec,
+    rows: Iterable[ManifestRow],
+    progress: Callable[[ListingProgress], None] = lambda _: None,
+) -> None:
+    """Write the manifest part by part and feed each at once, so that workers start while
+    listing goes on.
+
+    If listing fails midway, the job ends as `failed`, reason `input_listing_failed`, with
+    the partial output published, and the error is raised. Ctrl-C cancels the job likewise.
+    """
+    job, plan = spec.job_id, spec.plan
+    directory = JobDirectory(services.stores, spec.directory)
+    images = size = chunks = 0
+    try:
+        for part, part_rows in enumerate(_parts(rows, plan.rows_per_part)):
+            directory.create_part(part, part_rows)
+            count = plan.chunks_in(len(part_rows))
+            state = services.jobs.publish_part(job, part, len(part_rows), count)
+            services.feeder.feed(spec)
+            images += len(part_rows)
+            size += sum(row.size or 0 for row in part_rows)
+            chunks += count
+            progress(ListingProgress(images, size, chunks))
+            if state not in (JobState.ENQUEUING, JobState.RUNNING, JobState.PAUSED):
+                return  # given up by somebody else
+    except MillraceError:
+        give_up(services, job, JobState.FAILED, Reason.INPUT_LISTING_FAILED)
+        raise
+    except KeyboardInterrupt:
+        give_up(services, job, JobState.CANCELLED, Reason.INTERRUPTED)
+        raise
+    if services.jobs.listing_done(job):
+        services.finalizer.finalize(job)
+
+
+def give_up(services: Services, job: str, ending: JobState, reason: Reason) -> None:
+    """End a job early; chunks in hand are still counted, and what there is is published."""
+    if services.jobs.stop(job, ending, reason):
+        services.finalizer.finalize(job)
+
+
+def _parts(rows: Iterable[ManifestRow], size: int) -> Iterator[list[ManifestRow]]:
+    stream = iter(rows)
+    while part := list(islice(stream, size)):
+        yield part

@@ -1,0 +1,82 @@
+"""A submitted job, from the outside: poll it, wait for it, read what it wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from millrace.core.errors import WaitTimeout
+from millrace.core.job import JobSpec, JobState
+from millrace.core.jobdir import JobDirectory
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.status import JobStatus, status_of
+from millrace.producer.results import error_lines, outcomes
+
+
+class Job:
+    """A handle on one job. Cheap to make; every method asks Redis or storage afresh."""
+
+    def __init__(self, services: Services, job_id: str) -> None:
+        self._services = services
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def status(self) -> JobStatus:
+        """Where the job stands now.
+
+        A job found waiting for its finalization is finalized on the way. Raises
+        JobNotFound, RedisUnavailable.
+        """
+        snapshot = self._services.jobs.snapshot(self.id)
+        if snapshot.record.state is JobState.FINALIZING and self._services.finalizer.finalize(
+            self.id
+        ):
+            snapshot = self._services.jobs.snapshot(self.id)
+        return status_of(snapshot)
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        progress: Callable[[JobStatus], None] | None = None,
+        poll_s: float = 0.5,
+    ) -> JobStatus:
+        """Poll until the job has ended, and return its last status.
+
+        `timeout` and `poll_s` are seconds; `progress` is called with every status. Raises
+        WaitTimeout; the job goes on regardless.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            status = self.status()
+            if progress is not None:
+                progress(status)
+            if status.terminal:
+                return status
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(f"job {self.id} has not ended within {timeout:g} s")
+            time.sleep(poll_s)
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Stream the outcomes committed so far, in manifest order: one dictionary per image,
+        with `key`, `etag` and either `predictions` or `error`."""
+        return outcomes(self._directory(), self._spec().plan)
+
+    def errors(self) -> Iterator[dict[str, Any]]:
+        """Stream the error outcomes committed so far."""
+        return error_lines(self._directory(), self._spec().plan)
+
+    def _spec(self) -> JobSpec:
+        return self._services.jobs.spec(self.id)
+
+    def _directory(self) -> JobDirectory:
+        return JobDirectory(self._services.stores, self._spec().directory)
+
+
+def open_job(job_id: str, settings: Settings | None = None) -> Job:
+    """A handle on a job submitted earlier, perhaps by another process."""
+    return Job(Services(settings or Settings.load()), job_id)

@@ -1,0 +1,112 @@
+"""The dry run: what a job would do, found out without enqueuing anything."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from millrace.core.errors import AlreadyExists, MillraceError, ObjectNotFound
+from millrace.core.job import JobSpec
+from millrace.core.services import Services
+from millrace.core.storage import Location
+from millrace.producer.enqueue import ListingProgress
+from millrace.producer.source import image_references
+
+FIRST_KEYS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Counts in images and bytes; `types` by file extension; `standing` counts the objects
+    already in the job's directory; `output_problem` is None if the output can be written."""
+
+    job_id: str
+    images: int
+    bytes: int
+    chunks: int
+    types: dict[str, int]
+    first_keys: list[str]
+    model: dict[str, Any]
+    output: str
+    standing: int
+    output_problem: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def preview(
+    services: Services,
+    spec: JobSpec,
+    progress: Callable[[ListingProgress], None] = lambda _: None,
+) -> Preview:
+    """List the input and try the output. Raises what listing raises."""
+    images = size = 0
+    types: Counter[str] = Counter()
+    first: list[str] = []
+    for row in image_references(services.stores, spec.input, Location.parse(spec.output)):
+        images += 1
+        size += row.size or 0
+        types[_extension(row.key)] += 1
+        if len(first) < FIRST_KEYS:
+            first.append(row.key)
+        if images % 10_000 == 0:
+            progress(ListingProgress(images, size, 0))
+    full, rest = divmod(images, spec.plan.rows_per_part)
+    return Preview(
+        job_id=spec.job_id,
+        images=images,
+        bytes=size,
+        chunks=full * spec.plan.chunks_per_part + spec.plan.chunks_in(rest),
+        types=dict(types.most_common()),
+        first_keys=first,
+        model=spec.model.model_dump(),
+        output=spec.directory.uri,
+        standing=_standing(services, spec.directory),
+        output_problem=write_problem(services, Location.parse(spec.output)),
+    )
+
+
+def write_problem(services: Services, location: Location) -> str | None:
+    """Write, read and remove a small object; None if that works, else what does not."""
+    store = services.stores.open(location)
+    name = f"{location.prefix}.millrace-probe-{secrets.token_hex(6)}"
+    try:
+        store.create(name, b"probe")
+        try:
+            return None if store.get(name) == b"probe" else "what was written is not what is read"
+        finally:
+            store.delete(name)
+    except MillraceError as error:
+        return error.message
+
+
+def conditional_writes(services: Services, location: Location) -> bool:
+    """Whether the store keeps the first of two create-only writes. Raises the store's errors."""
+    store = services.stores.open(location)
+    name = f"{location.prefix}.millrace-probe-{secrets.token_hex(6)}"
+    store.create(name, b"first")
+    try:
+        try:
+            store.create(name, b"second")
+        except AlreadyExists:
+            return store.get(name) == b"first"
+        return False
+    finally:
+        store.delete(name)
+
+
+def _standing(services: Services, directory: Location) -> int:
+    try:
+        return sum(1 for _ in services.stores.open(directory).list(directory.prefix))
+    except ObjectNotFound:
+        return 0
+
+
+def _extension(key: str) -> str:
+    name = key.rpartition("/")[2]
+    stem, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" if dot and stem else "(none)"

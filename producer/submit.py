@@ -1,0 +1,170 @@
+"""Submit a job: check what can be checked, write the spec, stream the input into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+
+from millrace.core.chunks import DEFAULT_CHUNK_SIZE
+from millrace.core.errors import AlreadyExists, JobConflict, ModelNotFound
+from millrace.core.job import JobSpec, Layout, Priority, new_job_id
+from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
+from millrace.core.model_ref import ModelRef
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.storage import Location
+from millrace.producer.enqueue import ListingProgress, enqueue
+from millrace.producer.job import Job
+from millrace.producer.source import image_references
+
+
+def submit(
+    source: str,
+    *,
+    model: str,
+    output: str,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    manifest: str | None = None,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    priority: Priority | str = Priority.NORMAL,
+    top_k: int | None = None,
+    layout: Layout | str = Layout.CHUNKS,
+    job_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Callable[[ListingProgress], None] = lambda _: None,
+) -> Job:
+    """Enqueue a bucket or directory for prediction; returns when everything is listed.
+
+    `source` and `output` are directories, `file://` or `s3://` URLs; `model` is `NAME` or
+    `NAME:VERSION`. The same `job_id` with the same request is the same job. Settings come
+    from `MILLRACE_…` unless given.
+
+    Raises UsageError, ModelNotFound, JobConflict, AccessDenied, ObjectNotFound,
+    RedisUnavailable, StorageUnavailable. An input without images makes a job that has
+    `failed`, reason `no_inputs`.
+    """
+    services = Services(settings or Settings.load())
+    spec = make_spec(
+        services,
+        source,
+        model=ModelRef.parse(model),
+        output=output,
+        include=include,
+        exclude=exclude,
+        manifest=manifest,
+        chunk_size=chunk_size,
+        priority=priority,
+        top_k=top_k,
+        layout=layout,
+        job_id=job_id,
+    )
+    return submit_spec(services, spec, progress)
+
+
+def make_spec(
+    services: Services,
+    source: str,
+    *,
+    model: ModelRef,
+    output: str,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    manifest: str | None = None,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    priority: Priority | str = Priority.NORMAL,
+    top_k: int | None = None,
+    layout: Layout | str = Layout.CHUNKS,
+    job_id: str | None = None,
+) -> JobSpec:
+    """The spec of what a user asks for, with the model resolved. Raises as `submit` does."""
+    version, digest = resolve_model(services, model)
+    return JobSpec.make(
+        job_id=job_id or new_job_id(model.name),
+        created_at=datetime.now(UTC),
+        model={
+            "name": model.name,
+            "requested_version": model.version,
+            "version": version,
+            "digest": digest,
+        },
+        input={
+            "uri": Location.parse(source).uri,
+            "include": tuple(include),
+            "exclude": tuple(exclude),
+            "manifest": manifest,
+        },
+        output=Location.parse(output).uri,
+        chunk_size=chunk_size,
+        priority=priority,
+        top_k=top_k,
+        layout=layout,
+    )
+
+
+def resolve_model(services: Services, model: ModelRef) -> tuple[str | None, str | None]:
+    """The model's version and digest as the repository has them.
+
+    A model the repository lacks may still be served from a plain SavedModel by a worker that
+    is up now. Without a repository nothing is known here: the first worker to claim a chunk
+    pins the job to its model. Raises ModelNotFound.
+    """
+    if not services.settings.models:
+        return model.version, None
+    try:
+        bundle = services.repository().resolve(model)
+    except ModelNotFound:
+        if any(seen.info.model == str(model) for seen in services.fleet.workers()):
+            return model.version, None
+        raise
+    return bundle.version, bundle.card.digest
+
+
+def submit_spec(
+    services: Services,
+    spec: JobSpec,
+    progress: Callable[[ListingProgress], None] = lambda _: None,
+) -> Job:
+    """Make the job and stream its input in, unless it stands already."""
+    services.redis.ping()
+    rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
+    job = Job(services, spec.job_id)
+    spec, fresh = _write_spec(services, spec)
+    standing = services.jobs.create(spec)
+    if standing is not None and standing != spec.digest:
+        raise _conflict(spec.job_id)
+    if standing is None:
+        if not fresh and JobDirectory(services.stores, spec.directory).has_manifest():
+            raise JobConflict(
+                f"{spec.directory} holds a job that Redis no longer knows",
+                hint="choose another --job-id",
+            )
+        enqueue(services, spec, rows, progress)
+    return job
+
+
+def _begun(rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:
+    """`rows` with the first one already read: a missing bucket shows before a job is made."""
+    first = next(rows, None)
+    return iter(()) if first is None else chain((first,), rows)
+
+
+def _write_spec(services: Services, spec: JobSpec) -> tuple[JobSpec, bool]:
+    """Write `job.json`, or take the one that stands if it asks for the same."""
+    directory = JobDirectory(services.stores, spec.directory)
+    try:
+        directory.create_spec(spec)
+    except AlreadyExists:
+        standing = directory.read_spec()
+        if standing.digest != spec.digest:
+            raise _conflict(spec.job_id) from None
+        return standing, False
+    return spec, True
+
+
+def _conflict(job_id: str) -> JobConflict:
+    return JobConflict(
+        f"job {job_id} exists with another spec", hint="choose another --job-id, or leave it out"
+    )

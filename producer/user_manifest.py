@@ -1,0 +1,95 @@
+"""The user's own manifest: one key or `{"key": …}` a line, instead of listing."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from millrace.core.errors import BadManifest
+from millrace.core.manifest import ManifestRow
+from millrace.core.storage import Location, Stores
+
+MAX_KEY_BYTES = 1024
+MAX_LINE_BYTES = 64 * 1024
+
+
+def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[ManifestRow]:
+    """Stream the rows of a manifest file, local or at a URL.
+
+    A line is a key of the source, or a JSON object with `key` and optionally `etag` and
+    `size`; blank lines are skipped. Keys of an `s3://` source are whole keys of the bucket
+    (or `s3://bucket/key` URLs), those of a directory are relative to it. Raises BadManifest
+    with the line's number, and the store's errors.
+    """
+    for number, raw in enumerate(_lines(_blocks(stores, uri), uri), start=1):
+        line = raw.removesuffix(b"\r")
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield _row(line, uri, number, source)
+
+
+def _blocks(stores: Stores, uri: str) -> Iterator[bytes]:
+    location = Location.parse(uri)
+    if location.scheme == "file":
+        directory, name = os.path.split(location.root)
+        return stores.open(Location("file", directory)).blocks(name)
+    return stores.open(location).blocks(location.prefix.removesuffix("/"))
+
+
+def _lines(blocks: Iterable[bytes], uri: str) -> Iterator[bytes]:
+    """Lines without their newline, in the memory of one block."""
+    rest = b""
+    count = 0
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            count += 1
+            yield _bounded(line, uri, count)
+        _bounded(rest, uri, count + 1)
+    if rest:
+        yield rest
+
+
+def _bounded(line: bytes, uri: str, number: int) -> bytes:
+    if len(line) > MAX_LINE_BYTES:
+        raise BadManifest(uri, number, f"longer than {MAX_LINE_BYTES} bytes")
+    return line
+
+
+def _row(line: bytes, uri: str, number: int, source: Location) -> ManifestRow:
+    etag = size = None
+    try:
+        if line.lstrip().startswith(b"{"):
+            fields = orjson.loads(line)
+            key, etag, size = fields.get("key"), fields.get("etag"), fields.get("size")
+        else:
+            key = line.decode("utf-8")
+    except orjson.JSONDecodeError as error:
+        raise BadManifest(uri, number, f"not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise BadManifest(uri, number, "not UTF-8") from None
+    if not isinstance(key, str) or not key:
+        raise BadManifest(uri, number, 'expected a key or {"key": "…"}')
+    if not (etag is None or isinstance(etag, str)):
+        raise BadManifest(uri, number, "etag is not a string")
+    if not (size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 0)):
+        raise BadManifest(uri, number, "size is not a number of bytes")
+    return ManifestRow(_key_in(source, key, uri, number), etag, size)
+
+
+def _key_in(source: Location, key: str, uri: str, number: int) -> str:
+    """The key within the source's store. Raises BadManifest if it lies outside the source."""
+    if source.scheme == "s3" and key.startswith("s3://"):
+        bucket, _, rest = key.removeprefix("s3://").partition("/")
+        if bucket != source.root:
+            raise BadManifest(uri, number, f"{key} is not in the bucket {source.root}")
+        key = rest
+    if not key or not key.startswith(source.prefix):
+        raise BadManifest(uri, number, f"{key!r} is not under {source}")
+    if len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES and source.scheme != "file":
+        raise BadManifest(uri, number, f"the key is longer than {MAX_KEY_BYTES} bytes")
+    return key

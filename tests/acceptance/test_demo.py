@@ -1,0 +1,53 @@
+"""`millrace demo`, which is what `make demo` runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import orjson
+import psutil
+
+from tests.support import MILLRACE, millrace, wait_until
+
+
+def test_the_demo_predicts_the_held_out_digits(tmp_path: Path) -> None:
+    done = millrace("demo", "--keep", str(tmp_path / "kept"), env={}, within_s=200)
+    assert done.returncode == 0, done.stderr
+    table = dict(
+        line.split(None, 1) for line in done.stdout.splitlines() if len(line.split(None, 1)) == 2
+    )
+    assert table["images"].strip() == table["succeeded"].strip() == "599"
+    assert table["failed"].strip() == "0"
+    assert float(table["accuracy"].strip().rstrip("%")) > 95
+    assert float(table["images/s"].replace(",", "")) > 0
+    lines = (tmp_path / "kept" / "predictions.jsonl").read_bytes().splitlines()
+    assert len({orjson.loads(line)["key"] for line in lines}) == 599
+    endpoint = re.search(r"S3 endpoint at http://127\.0\.0\.1:(\d+)", done.stderr)
+    assert endpoint is not None
+    assert not any(
+        connection.laddr and connection.laddr.port == int(endpoint.group(1))
+        for connection in psutil.net_connections("tcp4")
+        if connection.status == psutil.CONN_LISTEN
+    )
+
+
+def test_ctrl_c_takes_the_demo_down(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*MILLRACE, "demo", "--keep", str(tmp_path / "kept")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ,
+    )
+    parent = psutil.Process(process.pid)
+    # redis-server, the S3 endpoint, and the supervisor with two workers.
+    wait_until(lambda: len(parent.children(recursive=True)) >= 5, 120, "everything runs")
+    children = parent.children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert b"Traceback" not in output
+    wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")

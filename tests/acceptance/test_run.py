@@ -1,0 +1,117 @@
+"""`millrace run`: the whole job on this machine with nothing else running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance.test_job import fill
+from tests.job_checks import check_job
+from tests.support import MILLRACE, millrace, random_pixels, wait_until, write_png
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for n in range(40):
+        write_png(tmp_path / "in" / "deep" / f"{n:02d}.png", random_pixels(n, (8, 8)))
+    return tmp_path / "in"
+
+
+def test_a_directory_is_predicted_into_a_directory(
+    images: Path, tmp_path: Path, repository: Path
+) -> None:
+    done = millrace(
+        *("run", str(images), "--model", "tiny:1", "--models", str(repository)),
+        *("--out", (tmp_path / "out dir").as_uri(), "--processes", "2", "--chunk-size", "7"),
+        *("--top-k", "2", "--layout", "per-image", "--job-id", "mine", "--json"),
+        env={},
+    )
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert status["job_id"] == "mine"
+    outcomes = check_job(str(tmp_path / "out dir" / "mine"), status)
+    assert len(outcomes) == 40
+    assert all(len(outcome["predictions"]) == 2 for outcome in outcomes)
+    copies = tmp_path / "out dir" / "mine" / "by-key"
+    for outcome in outcomes:
+        assert json.loads((copies / f"{outcome['key']}.json").read_text()) == outcome
+
+
+def test_a_bucket_is_predicted_into_a_bucket(
+    s3_env: dict[str, str], bucket: str, repository: Path
+) -> None:
+    fill(bucket, 30)
+    done = millrace(
+        *("run", f"s3://{bucket}/in", "--model", str(repository / "tiny" / "1")),
+        *("--out", f"s3://{bucket}/out", "--json"),
+        env=s3_env,
+    )
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert len(check_job(f"s3://{bucket}/out/{status['job_id']}", status)) == 30
+
+
+def test_the_exit_code_says_that_some_images_failed(
+    images: Path, tmp_path: Path, repository: Path
+) -> None:
+    (images / "notes.txt").write_text("not a picture")
+    (images / "empty.png").write_bytes(b"")
+    done = millrace(
+        *("run", str(images), "--model", "tiny", "--models", str(repository)),
+        *("--out", str(tmp_path / "out")),
+        env={},
+    )
+    assert done.returncode == 3, done.stderr
+    assert "completed with errors" in done.stdout
+    assert "decode/not_an_image" in done.stdout
+    assert "decode/empty" in done.stdout
+
+
+def test_a_model_that_does_not_load_ends_the_run_with_one_line(
+    images: Path, tmp_path: Path, repository: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"this is no graph")
+    done = millrace(
+        *("run", str(images), "--model", str(broken), "--size", "8", "--channels", "L"),
+        *("--out", str(tmp_path / "out"), "--job-id", "mine"),
+        env={},
+    )
+    assert done.returncode == 8
+    assert "does not load" in done.stderr
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "out" / "mine" / "summary.json").read_text())
+    assert (summary["state"], summary["reason"]) == ("failed", "model_load_failed")
+
+
+def test_ctrl_c_takes_everything_down(images: Path, tmp_path: Path, slow_repository: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(*MILLRACE, "run", str(images), "--model", "slow", "--models", str(slow_repository)),
+            *("--out", str(tmp_path / "out"), "--job-id", "mine", "--chunk-size", "2"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ,
+    )
+    results = tmp_path / "out" / "mine" / "results"
+    wait_until(lambda: list(results.rglob("*.jsonl")), 60, "a chunk is done")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert b"Traceback" not in output
+    wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
+    summary = json.loads((tmp_path / "out" / "mine" / "summary.json").read_text())
+    assert (summary["state"], summary["reason"]) == ("cancelled", "interrupted")
+    written = sum(len(file.read_bytes().splitlines()) for file in results.rglob("*.jsonl"))
+    assert summary["counts"]["succeeded"] == written
+    assert summary["counts"]["cancelled"] == 40 - written

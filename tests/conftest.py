@@ -1,0 +1,107 @@
+"""Fixtures: a real redis-server, a real S3 endpoint, a real SavedModel bundle."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from millrace.cli.embedded_redis import EmbeddedRedis
+from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.core.redis_client import RedisClient
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from tests.support import REAL
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """A Redis that holds nothing."""
+    client = RedisClient(Settings.load(redis_url=redis_server.url))
+    client.raw.flushall()
+    client.close()
+    return redis_server.url
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings.load(redis_url=redis_url)
+
+
+@pytest.fixture
+def services(settings: Settings) -> Iterator[Services]:
+    made = Services(settings)
+    yield made
+    made.redis.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[EmbeddedS3]:
+    with EmbeddedS3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> EmbeddedS3:
+    """The endpoint, with this process's environment pointing at it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3: EmbeddedS3) -> str:
+    """A bucket of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.session.Session().client("s3").create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with `tiny:1`: random weights, 8 × 8 grey pixels, 4 classes."""
+    from millrace.core.load_tensorflow import load_tensorflow
+
+    load_tensorflow()
+    import keras
+
+    from millrace.export import export_keras
+
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    path = tmp_path_factory.mktemp("repository")
+    export_keras(
+        model,
+        name="tiny",
+        version="1",
+        repository=str(path),
+        labels=["north", "east", "south", "west"],
+        scale="0,255",
+        channels="L",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Photographs and trained models of others, which lie outside the project."""
+    if not REAL.is_dir():
+        pytest.skip("needs ../shared/real, which is not here")
+    return REAL

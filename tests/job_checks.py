@@ -1,0 +1,68 @@
+"""What must hold of any job that ended, checked from object storage alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+
+from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory
+from millrace.core.settings import Settings
+from millrace.core.storage import Location, Stores
+
+
+def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every manifest row has exactly one outcome line, in order; counts equal the status.
+
+    Returns the outcomes.
+    """
+    stores = Stores(Settings.load())
+    location = Location.parse(uri)
+    directory = JobDirectory(stores, location)
+    spec = directory.read_spec()
+    rows = _manifest(stores, location)
+    outcomes = _outcomes(directory, spec, len(rows))
+    assert [outcome["key"] for outcome in outcomes] == [row["key"] for row in rows]
+    assert [outcome["etag"] for outcome in outcomes] == [row["etag"] for row in rows]
+    counts = status["counts"]
+    failed = [outcome for outcome in outcomes if "error" in outcome]
+    assert all(("predictions" in o) != ("error" in o) for o in outcomes)
+    assert counts["total"] == len(rows)
+    assert counts["failed"] == len(failed)
+    assert counts["succeeded"] == len(rows) - len(failed)
+    assert counts["pending"] == counts["cancelled"] == counts["skipped"] == 0
+    by_code = Counter(f"{o['error']['stage']}/{o['error']['code']}" for o in failed)
+    assert status["errors"]["by_code"] == dict(by_code)
+    _check_published(stores, location, status, failed)
+    return outcomes
+
+
+def _manifest(stores: Stores, location: Location) -> list[dict[str, Any]]:
+    store = stores.open(location)
+    parts = sorted(item.key for item in store.list(f"{location.prefix}manifest/"))
+    return [orjson.loads(line) for part in parts for line in store.get(part).splitlines()]
+
+
+def _outcomes(directory: JobDirectory, spec: JobSpec, rows: int) -> list[dict[str, Any]]:
+    committed = sorted(directory.committed_chunks(spec.plan))
+    full, rest = divmod(rows, spec.plan.rows_per_part)
+    expected = full * spec.plan.chunks_per_part + spec.plan.chunks_in(rest)
+    assert committed == list(range(expected))
+    bodies = [directory.read_chunk(spec.plan, chunk) or b"" for chunk in committed]
+    assert all(body.endswith(b"\n") for body in bodies)
+    return [orjson.loads(line) for body in bodies for line in body.splitlines()]
+
+
+def _check_published(
+    stores: Stores, location: Location, status: dict[str, Any], failed: list[dict[str, Any]]
+) -> None:
+    store = stores.open(location)
+    errors = store.get(f"{location.prefix}errors.jsonl").splitlines()
+    assert [orjson.loads(line) for line in errors] == failed
+    summary = orjson.loads(store.get(f"{location.prefix}summary.json"))
+    assert summary["state"] == status["state"]
+    assert summary["counts"] == status["counts"]
+    names = {item.key.removeprefix(location.prefix) for item in store.list(location.prefix)}
+    assert ("_SUCCESS" in names) == (status["state"] in ("succeeded", "completed_with_errors"))

@@ -1,0 +1,155 @@
+"""What tests share: waiting on conditions, real workers, real images, a known model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from millrace.core.fleet import Fleet
+from millrace.core.redis_client import RedisClient
+from millrace.core.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "real"
+MILLRACE = [sys.executable, "-m", "millrace.cli.main"]
+
+
+def wait_until(condition: Callable[[], Any], within_s: float = 30, what: str = "") -> Any:
+    """Poll until `condition` is truthy and return it; fail with `what` after the deadline."""
+    deadline = time.monotonic() + within_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what or condition}")
+        time.sleep(0.02)
+
+
+def millrace(
+    *arguments: str, env: Mapping[str, str], within_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command to its end."""
+    return subprocess.run(
+        [*MILLRACE, *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+
+
+def millrace_json(*arguments: str, env: Mapping[str, str]) -> Any:
+    """The JSON a command that must succeed prints."""
+    done = millrace(*arguments, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class RunningWorker:
+    """A `millrace worker` command in its own process group."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, within_s: float = 60) -> int:
+        """The exit code."""
+        return self.process.wait(within_s)
+
+
+@contextmanager
+def running_worker(
+    *arguments: str, env: Mapping[str, str], log: Path, ready: int | None = 1
+) -> Iterator[RunningWorker]:
+    """Start `millrace worker …`; wait until `ready` more processes are in the fleet.
+
+    It is stopped at the end if it has not ended by itself; `ready=None` does not wait.
+    """
+    redis = RedisClient(Settings.load(redis_url=env["MILLRACE_REDIS_URL"]))
+    before = _ready_workers(redis)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*MILLRACE, "worker", *arguments],
+            env={**os.environ, **env},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    worker = RunningWorker(process, log)
+    try:
+        if ready is not None:
+            wait_until(
+                lambda: process.poll() is not None or len(_ready_workers(redis) - before) >= ready,
+                90,
+                "the workers are ready",
+            )
+            assert process.poll() is None, worker.log
+        yield worker
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        redis.close()
+
+
+def _ready_workers(redis: RedisClient) -> set[str]:
+    return {
+        seen.info.worker for seen in Fleet(redis).workers() if seen.info.state in ("idle", "busy")
+    }
+
+
+@contextmanager
+def capture_logs() -> Iterator[list[dict[str, Any]]]:
+    """What millrace logs inside the block: `event`, `log_level` and the fields."""
+    entries: list[dict[str, Any]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            level = record.levelname.lower()
+            entries.append({**vars(record), "event": record.getMessage(), "log_level": level})
+
+    logger, handler = logging.getLogger("millrace"), Collector()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield entries
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """uint8 [height, width] or [height, width, 3] as a PNG file, which keeps every value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def random_pixels(seed: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)

@@ -1,0 +1,40 @@
+"""Ctrl-C that cannot get lost."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from millrace.cli.ctrl_c import CtrlC
+
+
+def press() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_pressing_it_interrupts_at_once() -> None:
+    with CtrlC(), pytest.raises(KeyboardInterrupt):
+        press()
+
+
+def test_what_was_swallowed_is_heard_at_the_next_check() -> None:
+    class Swallows:
+        def __del__(self) -> None:
+            try:
+                press()
+            except KeyboardInterrupt:
+                return
+
+    with CtrlC() as ctrl_c:
+        ctrl_c.check()
+        Swallows().__del__()
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.check()
+
+
+def test_the_handler_before_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with CtrlC():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before

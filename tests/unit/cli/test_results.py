@@ -1,0 +1,147 @@
+"""`millrace results` and `errors`: from a job's id or its URL, as JSON Lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millrace.cli.results import CSV_COLUMNS, _csv
+from millrace.core.errors import ExitCode, ItemError, Stage
+from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
+from millrace.core.outcome import encode_lines, error_line, prediction_line
+from millrace.core.services import Services
+from tests.unit.cli.conftest import Invoke
+from tests.unit.core.support import a_spec
+
+CAT = {"label": "cat", "index": 3, "score": 0.75}
+DOG = {"label": "dog", "index": 5, "score": 0.25}
+LINES = [
+    prediction_line(ManifestRow("a.jpg", '"1"'), [CAT, DOG]),
+    error_line(ManifestRow("b.jpg"), ItemError(Stage.DECODE, "bad_image", "no image"), 2),
+    prediction_line(ManifestRow("c.jpg"), []),
+]
+
+
+@pytest.fixture
+def spec(services: Services, tmp_path: Path) -> JobSpec:
+    """A job of three images whose outcomes are committed."""
+    made = a_spec("j", output=str(tmp_path / "out"), chunk_size=2)
+    directory = JobDirectory(services.stores, made.directory)
+    directory.create_spec(made)
+    services.jobs.create(made)
+    directory.create_chunk(made.plan, 1, encode_lines(LINES[2:]))
+    directory.create_chunk(made.plan, 0, encode_lines(LINES[:2]))
+    return made
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_json_lines_are_what_was_committed(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    said = run("results", "j", redis_url=redis_url)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.encode() == encode_lines(LINES)
+
+
+def test_a_url_needs_no_redis(run: Invoke, spec: JobSpec) -> None:
+    for place in (spec.directory.uri, spec.directory.root):
+        said = run("results", place, redis_url="redis://127.0.0.1:1/0")
+        assert said.out.encode() == encode_lines(LINES)
+
+
+def test_csv_is_the_best_class_or_the_error(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    said = run("results", "j", "--format", "csv", redis_url=redis_url)
+    assert said.out.splitlines()[0] == ",".join(CSV_COLUMNS)
+    one, other, none = rows(said.out)
+    assert (one["key"], one["etag"]) == ("a.jpg", '"1"')
+    assert (one["label"], one["index"], one["score"]) == ("cat", "3", "0.75")
+    assert not one["error_code"]
+    assert (other["error_stage"], other["error_code"]) == ("decode", "bad_image")
+    assert (other["error_message"], other["label"], other["etag"]) == ("no image", "", "")
+    assert (none["key"], none["label"], none["error_code"]) == ("c.jpg", "", "")
+
+
+def test_results_go_to_a_file(run: Invoke, redis_url: str, spec: JobSpec, tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    said = run("results", "j", "-o", str(file), redis_url=redis_url)
+    assert (said.code, said.out) == (0, "")
+    assert file.read_bytes() == encode_lines(LINES)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(
+    run: Invoke, redis_url: str, spec: JobSpec, tmp_path: Path
+) -> None:
+    said = run("results", "j", "-o", str(tmp_path / "no" / "folder"), redis_url=redis_url)
+    assert said.code == ExitCode.ACCESS_DENIED
+    assert "cannot write" in said.err
+
+
+def test_another_format_is_a_usage_error(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    said = run("results", "j", "--format", "xml", redis_url=redis_url)
+    assert said.code == ExitCode.USAGE
+    assert said.err == "millrace: --format xml: expected jsonl or csv\n"
+
+
+@pytest.mark.parametrize("command", ["results", "errors"])
+def test_a_job_that_is_not_there_is_not_found(run: Invoke, redis_url: str, command: str) -> None:
+    assert run(command, "nobody", redis_url=redis_url).code == ExitCode.NOT_FOUND
+    assert run(command, "/no/where", redis_url=redis_url).code == ExitCode.NOT_FOUND
+
+
+def test_errors_are_counted_and_then_shown(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    said = run("errors", "j", redis_url=redis_url)
+    assert said.code == 0
+    assert "decode/bad_image" in said.out
+    assert json.loads(said.out.splitlines()[-1]) == json.loads(LINES[1])
+
+
+def test_errors_as_json(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    shown = json.loads(run("errors", "j", "--json", redis_url=redis_url).out)
+    assert shown == {"by_code": {"decode/bad_image": 1}, "errors": [json.loads(LINES[1])]}
+
+
+def test_no_errors_say_so(run: Invoke, redis_url: str, services: Services, tmp_path: Path) -> None:
+    spec = a_spec("j", output=str(tmp_path))
+    JobDirectory(services.stores, spec.directory).create_spec(spec)
+    services.jobs.create(spec)
+    assert "no errors" in run("errors", "j", redis_url=redis_url).out
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a,b.jpg",
+        'quo"te.jpg',
+        "new\nline.jpg",
+        "carriage\rreturn.jpg",
+        "naïve.jpg",
+        " space ",
+        "=1+1",
+        "\u2028",
+    ],
+)
+def test_any_key_survives_csv(key: str) -> None:
+    text = b"".join(_csv([{"key": key, "etag": None, "predictions": [CAT]}])).decode()
+    assert [row["key"] for row in rows(text)] == [key]
+
+
+def test_csv_is_written_in_pieces() -> None:
+    outcomes: list[dict[str, Any]] = [
+        {"key": f"{number:06}.jpg", "etag": None, "predictions": [CAT]} for number in range(10_000)
+    ]
+    pieces = list(_csv(outcomes))
+    assert 3 < len(pieces) < 10
+    assert [row["key"] for row in rows(b"".join(pieces).decode())] == [o["key"] for o in outcomes]
+
+
+def test_predictions_without_labels_leave_their_columns_empty() -> None:
+    text = b"".join(_csv([{"key": "a", "etag": None, "predictions": [{"vector": [1]}]}])).decode()
+    assert rows(text)[0]["label"] == ""

@@ -1,0 +1,127 @@
+"""`millrace status`, `jobs` and `workers` over a real Redis."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from millrace.cli.embedded_redis import free_port
+from millrace.core.errors import ExitCode
+from millrace.core.fleet import WorkerInfo
+from millrace.core.job import JobSpec, JobState
+from millrace.core.services import Services
+from millrace.core.topology import JobKeys
+from millrace.producer import Job
+from tests.unit.cli.conftest import Invoke
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
+
+
+@pytest.fixture
+def spec(services: Services, tmp_path: Path) -> JobSpec:
+    """Four images, of which one succeeded and one did not."""
+    made = standing_job(services, a_spec("j", output=str(tmp_path)), rows=4)
+    worker = a_worker(services)
+    _, lease = worker.claim(made.queue, "j", 0, MODEL)
+    worker.finish(lease, a_tally(1, 1), NO_TIME)
+    return made
+
+
+def test_json_is_the_status_itself(
+    run: Invoke, redis_url: str, services: Services, spec: JobSpec
+) -> None:
+    said = run("status", "j", "--json", redis_url=redis_url)
+    assert said.code == 0
+    shown = json.loads(said.out)
+    assert shown == Job(services, "j").status().model_dump(mode="json")
+    assert shown["counts"]["pending"] == 2
+
+
+def test_a_person_reads_counts_errors_and_what_is_missing(
+    run: Invoke, redis_url: str, spec: JobSpec
+) -> None:
+    shown = run("status", "j", redis_url=redis_url).out
+    assert "running, no workers" in shown
+    assert "tiny:1" in shown
+    assert "1 decode/bad_image" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_running_job_is_no_failure(run: Invoke, redis_url: str, spec: JobSpec) -> None:
+    assert run("status", "j", redis_url=redis_url).code == ExitCode.OK
+
+
+def test_watching_a_job_that_ended_exits_as_it_ended(
+    run: Invoke, redis_url: str, services: Services, spec: JobSpec
+) -> None:
+    services.jobs.stop("j", JobState.CANCELLED, "interrupted")
+    said = run("status", "j", "--watch", redis_url=redis_url)
+    assert said.code == ExitCode.JOB_FAILED
+    assert "cancelled (interrupted)" in said.out
+
+
+def test_a_job_that_is_not_there_is_one_line_and_a_hint(run: Invoke, redis_url: str) -> None:
+    said = run("status", "nobody", redis_url=redis_url)
+    assert (said.code, said.out) == (ExitCode.NOT_FOUND, "")
+    assert said.err == "millrace: there is no job 'nobody'\n  `millrace jobs` lists them\n"
+
+
+def test_with_json_it_is_json(run: Invoke, redis_url: str) -> None:
+    said = run("status", "nobody", "--json", redis_url=redis_url)
+    assert (said.code, said.out) == (ExitCode.NOT_FOUND, "")
+    assert json.loads(said.err)["error"]["code"] == "job_not_found"
+
+
+def test_without_redis_it_is_unavailable(run: Invoke) -> None:
+    said = run("status", "j", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    assert said.code == ExitCode.UNAVAILABLE
+    assert "cannot reach Redis" in said.err
+
+
+def test_nonsense_in_the_environment_names_the_variable(
+    run: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_WINDOW", "wide")
+    said = run("jobs")
+    assert said.code == ExitCode.USAGE
+    assert said.err.startswith("millrace: MILLRACE_WINDOW: ")
+
+
+def test_jobs_are_listed_newest_first(run: Invoke, redis_url: str, services: Services) -> None:
+    for number in range(3):
+        services.jobs.create(a_spec(f"job-{number}"))
+        services.redis.raw.zadd("millrace:jobs", {f"job-{number}": number})
+    shown = json.loads(run("jobs", "--json", "--limit", "2", redis_url=redis_url).out)
+    assert [job["job_id"] for job in shown] == ["job-2", "job-1"]
+    table = run("jobs", redis_url=redis_url).out
+    assert table.index("job-2") < table.index("job-0")
+
+
+def test_a_job_without_a_record_hides_no_other(
+    run: Invoke, redis_url: str, services: Services
+) -> None:
+    for name in ("gone", "odd", "well"):
+        services.jobs.create(a_spec(name))
+    services.redis.raw.delete(JobKeys("gone").record)
+    services.redis.raw.hset(JobKeys("odd").record, "state", "confused")
+    said = run("jobs", "--json", redis_url=redis_url)
+    assert (said.code, said.err) == (0, "")
+    assert [job["job_id"] for job in json.loads(said.out)] == ["well"]
+
+
+def test_no_jobs_and_no_workers_say_so(run: Invoke, redis_url: str) -> None:
+    assert run("jobs", redis_url=redis_url).out == "no jobs\n"
+    assert run("workers", redis_url=redis_url).out == "no workers\n"
+    assert json.loads(run("jobs", "--json", redis_url=redis_url).out) == []
+
+
+def test_workers_are_listed(run: Invoke, redis_url: str, services: Services) -> None:
+    info = WorkerInfo("1@host/ab", "tiny:1", "millrace.tiny", "busy", 4, 1000, 12.5, 1)
+    services.fleet.announce(info)
+    (shown,) = json.loads(run("workers", "--json", redis_url=redis_url).out)
+    assert (shown["worker"], shown["images"], shown["lost"]) == ("1@host/ab", 1000, False)
+    assert shown["last_seen"].endswith("+00:00")
+    table = run("workers", redis_url=redis_url).out
+    assert "1@host" in table
+    assert "1,000" in table

@@ -1,0 +1,54 @@
+"""Unit tests are quick: few examples of each property, and no deadline on a busy machine."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import botocore.loaders
+import botocore.session
+import hypothesis
+import pytest
+
+from millrace.cli.embedded_s3 import EmbeddedS3
+
+hypothesis.settings.register_profile("unit", deadline=None, max_examples=40)
+hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `MILLRACE_…` of the developer's own."""
+    for name in os.environ:
+        if name.startswith("MILLRACE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_loader() -> Iterator[None]:
+    """botocore reads its description of S3 once, and not anew for every session."""
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda search_path: loader)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_server: EmbeddedS3) -> Any:
+    """boto3's own client, to prepare a bucket and look at it from outside."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        return boto3.session.Session().client("s3")
+
+
+@pytest.fixture
+def bucket(s3: EmbeddedS3, s3_client: Any) -> str:
+    """A bucket of the test's own; one client makes them all, for a client costs more."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return name

@@ -1,0 +1,230 @@
+"""A directory as a store: what file systems have and buckets have not."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound, SourceChanged
+from millrace.core.storage.base import BLOCK_BYTES
+from millrace.core.storage.local import LocalStore
+
+CLIMBING = [
+    "/a.jpg",
+    "//a.jpg",
+    "./a.jpg",
+    "a.jpg/",
+    "a.jpg/.",
+    "x/../a.jpg",
+    "../store/a.jpg",
+    "x//b.jpg",
+    "x/./b.jpg",
+    "",
+    ".",
+    "..",
+    "a.jpg\x00",
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "store"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def store(root: Path) -> LocalStore:
+    return LocalStore(str(root))
+
+
+def test_an_object_is_a_file(root: Path, store: LocalStore) -> None:
+    store.put("a/b.jpg", b"one")
+    assert (root / "a/b.jpg").read_bytes() == b"one"
+
+
+def test_a_file_is_an_object(root: Path, store: LocalStore) -> None:
+    (root / "a").mkdir()
+    (root / "a/b.jpg").write_bytes(b"one")
+    assert [(item.key, item.size) for item in store.list()] == [("a/b.jpg", 3)]
+
+
+@pytest.mark.parametrize("key", CLIMBING)
+def test_a_key_never_answers_with_the_file_of_another(
+    root: Path, store: LocalStore, key: str
+) -> None:
+    store.put("a.jpg", b"secret")
+    store.put("x/b.jpg", b"secret")
+    for ask in (store.get, store.head, lambda key: list(store.blocks(key))):
+        with pytest.raises(ObjectNotFound):
+            ask(key)
+
+
+def test_a_key_that_climbs_out_of_the_directory_is_not_found(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(ObjectNotFound, match="names no file below"):
+        store.get("../secret")
+
+
+@pytest.mark.parametrize("key", ["control\x01.jpg", "new\nline.jpg", "\x7f", "carriage\r", "a\tb"])
+def test_file_names_may_hold_control_characters(root: Path, store: LocalStore, key: str) -> None:
+    (root / key).write_bytes(b"one")
+    assert [item.key for item in store.list()] == [key]
+    assert store.get(key, if_match=store.head(key).etag) == b"one"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_file_name_that_is_not_utf8_is_listed_with_its_bytes_spelled_out(
+    root: Path, store: LocalStore
+) -> None:
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.jpg")).write_bytes(b"one")
+    (item,) = store.list()
+    assert item.key == "caf\\xe9.jpg"
+    with pytest.raises(ObjectNotFound):
+        store.get(item.key)
+
+
+def test_a_directory_that_is_not_there_cannot_be_listed(tmp_path: Path) -> None:
+    with pytest.raises(ObjectNotFound, match="is not a directory"):
+        list(LocalStore(str(tmp_path / "nowhere")).list())
+
+
+def test_a_file_cannot_be_listed(root: Path) -> None:
+    (root / "file").touch()
+    with pytest.raises(ObjectNotFound, match="is not a directory"):
+        list(LocalStore(str(root / "file")).list())
+
+
+def test_writing_makes_the_directories_it_needs(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "new" / "store"))
+    store.create("a/b/c", b"one")
+    assert store.get("a/b/c") == b"one"
+
+
+def test_reading_makes_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(ObjectNotFound):
+        LocalStore(str(tmp_path / "nowhere")).get("a")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_directory_is_no_object(root: Path, store: LocalStore) -> None:
+    (root / "folder").mkdir()
+    with pytest.raises(ObjectNotFound):
+        store.get("folder")
+    with pytest.raises(ObjectNotFound):
+        store.head("folder")
+    store.delete("folder")
+    assert list(store.list()) == []
+    assert os.listdir(root) == ["folder"]
+
+
+@pytest.mark.parametrize("key", ["a//b", "file/x", "../beside", "x" * 300])
+def test_deleting_what_names_no_object_is_no_error(
+    root: Path, tmp_path: Path, store: LocalStore, key: str
+) -> None:
+    (root / "file").touch()
+    (tmp_path / "beside").touch()
+    store.delete(key)
+    assert (root / "file").is_file()
+    assert (tmp_path / "beside").is_file()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["../", "../bes", "/", "/etc/", "./", "a/../../", "file/", "\x00/"]
+)
+def test_a_listing_stays_below_the_directory(
+    root: Path, tmp_path: Path, store: LocalStore, prefix: str
+) -> None:
+    (root / "file").touch()
+    (tmp_path / "beside").touch()
+    assert list(store.list(prefix)) == []
+
+
+def test_a_name_longer_than_a_file_system_takes_is_not_found(store: LocalStore) -> None:
+    for ask in (store.get, store.head, lambda key: list(store.blocks(key))):
+        with pytest.raises(ObjectNotFound):
+            ask("x" * 300)
+
+
+def test_an_error_names_the_place(root: Path, store: LocalStore) -> None:
+    with pytest.raises(ObjectNotFound, match=re.escape(str(root / "a.jpg"))):
+        store.get("a.jpg")
+
+
+def test_a_linked_file_is_listed_and_a_linked_directory_is_not(
+    root: Path, tmp_path: Path, store: LocalStore
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"one")
+    (root / "file.jpg").symlink_to(tmp_path / "elsewhere/a.jpg")
+    (root / "folder").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    (root / "broken.jpg").symlink_to(tmp_path / "gone")
+    assert [item.key for item in store.list()] == ["file.jpg"]
+    assert store.get("file.jpg") == b"one"
+
+
+def test_a_touched_file_has_another_etag(root: Path, store: LocalStore) -> None:
+    store.put("a", b"one")
+    listed = store.head("a").etag
+    os.utime(root / "a", ns=(1, 1))
+    with pytest.raises(SourceChanged):
+        store.get("a", if_match=listed)
+
+
+def test_a_file_changed_while_it_is_read_in_blocks_is_noticed(
+    root: Path, store: LocalStore
+) -> None:
+    (root / "a").write_bytes(bytes(2 * BLOCK_BYTES))
+    blocks = store.blocks("a")
+    next(blocks)
+    with (root / "a").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(SourceChanged):
+        list(blocks)
+
+
+def test_a_file_that_vanishes_during_the_listing_is_passed_over(
+    root: Path, store: LocalStore
+) -> None:
+    for folder in ("x", "y"):
+        (root / folder).mkdir()
+        (root / folder / "a").touch()
+    listing = store.list()
+    first = next(listing)
+    other = "y" if first.key == "x/a" else "x"
+    (root / other / "a").unlink()
+    (root / other).rmdir()
+    assert list(listing) == []
+
+
+def test_nothing_but_the_object_is_left_in_the_directory(root: Path, store: LocalStore) -> None:
+    store.create("a", b"one")
+    with pytest.raises(AlreadyExists):
+        store.create("a", b"two")
+    store.put("a", [b"three"] * 3)
+    assert os.listdir(root) == ["a"]
+
+
+def test_a_stream_that_fails_leaves_no_file_aside(root: Path, store: LocalStore) -> None:
+    def lines() -> Iterator[bytes]:
+        yield bytes(12_000_000)
+        raise CorruptRecord("midway")
+
+    with pytest.raises(CorruptRecord):
+        store.put("errors.jsonl", lines())
+    assert os.listdir(root) == []
+
+
+def test_overwriting_gives_up_create_only_writes(root: Path) -> None:
+    store = LocalStore(str(root), overwrite=True)
+    store.create("a", b"one")
+    store.create("a", b"two")
+    assert store.get("a") == b"two"

@@ -1,0 +1,295 @@
+"""S3 over real HTTP: the keys obstore cannot express, the buckets that are not there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+
+from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.core.errors import (
+    AccessDenied,
+    AlreadyExists,
+    CorruptRecord,
+    MillraceError,
+    ObjectNotFound,
+    ObjectTooLarge,
+    SourceChanged,
+    StorageUnavailable,
+    UsageError,
+)
+from millrace.core.settings import StorageSettings
+from millrace.core.storage.base import Store
+from millrace.core.storage.s3 import S3Store, translate
+from millrace.core.storage.via_obstore import ObstoreStore, obstore_can_express
+from tests.unit.core.storage.conftest import Bucket
+
+INEXPRESSIBLE = [
+    "a//b.jpg",
+    "../c.jpg",
+    "x/../y.jpg",
+    "/lead.jpg",
+    "//two.jpg",
+    "./x",
+    "x/./y",
+    "x/.",
+    "x/..",
+    ".",
+    "..",
+    "/",
+    "folder/",
+    "folder//",
+    "control\x01.jpg",
+    "tab\t.jpg",
+    "carriage\r.jpg",
+    "delete\x7f.jpg",
+]
+
+ASKS: dict[str, Callable[[Store], object]] = {
+    "list": lambda store: list(store.list()),
+    "head": lambda store: store.head("a"),
+    "get": lambda store: store.get("a"),
+    "get by boto3": lambda store: store.get("a//b"),
+    "blocks": lambda store: list(store.blocks("a")),
+    "put": lambda store: store.put("a", b""),
+    "put a stream": lambda store: store.put("a", [b"1"]),
+    "create": lambda store: store.create("a", b""),
+    "delete": lambda store: store.delete("a"),
+}
+
+
+def impatient() -> StorageSettings:
+    return StorageSettings.load(storage_max_retries=0)
+
+
+@pytest.mark.parametrize("key", INEXPRESSIBLE)
+def test_a_key_obstore_cannot_express_is_listed_and_read(clean_bucket: Bucket, key: str) -> None:
+    etag = clean_bucket.put(key, b"here")
+    store = clean_bucket.store
+    (listed,) = store.list()
+    assert (listed.key, listed.size, listed.etag) == (key, 4, etag)
+    assert store.head(key) == listed
+    assert store.get(key, if_match=etag, max_bytes=4) == b"here"
+    assert list(store.blocks(key)) == [b"here"]
+    with pytest.raises(SourceChanged):
+        store.get(key, if_match='"0"')
+    with pytest.raises(ObjectTooLarge):
+        store.get(key, max_bytes=3)
+    store.delete(key)
+    assert clean_bucket.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "standing"),
+    [
+        ("/a.jpg", "a.jpg"),
+        ("//a.jpg", "a.jpg"),
+        ("./a.jpg", "a.jpg"),
+        ("a.jpg/", "a.jpg"),
+        ("x/../a.jpg", "a.jpg"),
+        ("a//b.jpg", "a/b.jpg"),
+        ("a/./b.jpg", "a/b.jpg"),
+        ("a%2Ejpg", "a.jpg"),
+        ("a.jpg\x01", "a.jpg"),
+        ("a.jpg", "/a.jpg"),
+        ("a/b.jpg", "a//b.jpg"),
+        ("a.jpg", "./a.jpg"),
+    ],
+)
+def test_a_key_never_answers_with_the_bytes_of_another(
+    clean_bucket: Bucket, asked: str, standing: str
+) -> None:
+    clean_bucket.put(standing, b"secret")
+    store = clean_bucket.store
+    for ask in (store.get, store.head, lambda key: list(store.blocks(key))):
+        with pytest.raises(ObjectNotFound):
+            ask(asked)
+    store.delete(asked)
+    assert clean_bucket.keys() == [standing]
+
+
+@pytest.mark.parametrize("key", ["x" * 1024, "é" * 512, "a/" * 511 + "bc"])
+def test_a_key_may_have_1024_bytes(clean_bucket: Bucket, key: str) -> None:
+    clean_bucket.store.create(key, b"here")
+    assert clean_bucket.keys() == [key]
+    assert clean_bucket.store.get(key) == b"here"
+
+
+@pytest.mark.parametrize(
+    "key", ["a#b?c%41 d+e&f", "naïve/🦄", "e\u0301", "back\\slash", "~[]{}^|<>"]
+)
+def test_a_key_is_written_as_boto3_would_read_it(clean_bucket: Bucket, key: str) -> None:
+    clean_bucket.store.put(key, b"here")
+    assert clean_bucket.keys() == [key]
+    answer = clean_bucket.client.get_object(Bucket=clean_bucket.name, Key=key)
+    assert answer["Body"].read() == b"here"
+
+
+@given(st.text(st.sampled_from("ab./\x01\x1f\x7f %é\\"), min_size=1, max_size=6))
+def test_obstore_is_asked_only_for_keys_it_takes_verbatim(key: str) -> None:
+    store = MemoryStore()
+    via = ObstoreStore(store, "memory://test")
+    if obstore_can_express(key):
+        via.create(key, b"")
+        assert [item.key for item in via.list()] == [key]
+
+
+def test_all_pages_of_a_listing_are_read(clean_bucket: Bucket) -> None:
+    keys = [f"{number}.jpg" for number in range(8)]
+    for key in keys:
+        clean_bucket.put(key, b"")
+    asked: list[dict[str, Any]] = []
+
+    def three_keys_a_page(params: dict[str, Any], **_: object) -> dict[str, Any]:
+        asked.append(params)
+        return params | {"MaxKeys": 3}
+
+    store = S3Store(clean_bucket.name, impatient())
+    store._client.meta.events.register("provide-client-params.s3.ListObjectsV2", three_keys_a_page)
+    assert [item.key for item in store.list()] == keys
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("key", ["/out/job/job.json", "a//b.jpg"])
+def test_a_key_obstore_cannot_express_is_written(clean_bucket: Bucket, key: str) -> None:
+    """As of a job whose output has an empty segment."""
+    store = clean_bucket.store
+    store.create(key, b"first")
+    with pytest.raises(AlreadyExists):
+        store.create(key, b"second")
+    assert store.get(key) == b"first"
+    store.put(key, iter([b"thi", b"rd"]))
+    assert store.get(key) == b"third"
+    assert clean_bucket.keys() == [key]
+
+
+def test_a_stream_that_fails_leaves_no_unfinished_upload(clean_bucket: Bucket) -> None:
+    def lines() -> Iterator[bytes]:
+        yield bytes(6_000_000)
+        yield bytes(6_000_000)
+        raise CorruptRecord("midway")
+
+    with pytest.raises(CorruptRecord):
+        clean_bucket.store.put("errors.jsonl", lines())
+    answer = clean_bucket.client.list_multipart_uploads(Bucket=clean_bucket.name)
+    assert "Uploads" not in answer
+
+
+def test_a_name_no_bucket_can_have_is_an_error_of_ours(module_bucket: Bucket) -> None:
+    store = S3Store("B ad", impatient())
+    for ask in ASKS.values():
+        with pytest.raises(MillraceError, match="B ad"):
+            ask(store)
+
+
+def test_a_missing_bucket_is_not_found(module_bucket: Bucket) -> None:
+    name = f"missing-{uuid.uuid4().hex[:12]}"
+    store = S3Store(name, impatient())
+    for ask in ASKS.values():
+        with pytest.raises(ObjectNotFound, match=name):
+            ask(store)
+
+
+def test_an_endpoint_that_does_not_answer_is_unavailable(
+    module_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    store = S3Store("photos", impatient())
+    for ask in ASKS.values():
+        with pytest.raises(StorageUnavailable, match="s3://photos/"):
+            ask(store)
+
+
+@pytest.mark.parametrize("first", ["list", "get"])
+def test_without_credentials_access_is_denied_with_a_hint(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    store = S3Store("photos", impatient())
+    for ask in (ASKS[first], *ASKS.values()):
+        with pytest.raises(AccessDenied, match="no AWS credentials") as caught:
+            ask(store)
+        assert "AWS_ACCESS_KEY_ID" in (caught.value.hint or "")
+
+
+def test_a_profile_that_is_not_there_is_a_usage_error(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    store = S3Store("photos", impatient())
+    for ask in ASKS.values():
+        with pytest.raises(UsageError, match="nobody"):
+            ask(store)
+
+
+def test_opening_a_store_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert repr(S3Store("photos", impatient())) == "S3Store('photos')"
+
+
+def test_overwriting_gives_up_create_only_writes(clean_bucket: Bucket) -> None:
+    store = S3Store(clean_bucket.name, StorageSettings.load(storage_overwrite=True))
+    store.create("a", b"one")
+    store.create("a", b"two")
+    assert store.get("a") == b"two"
+
+
+def a_client_error(code: str, status: int | None = None) -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": "…"}}
+    if status is not None:
+        answer["ResponseMetadata"] = {"HTTPStatusCode": status}
+    return ClientError(answer, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (a_client_error("NoSuchBucket", 404), ObjectNotFound),
+        (a_client_error("NoSuchKey", 404), ObjectNotFound),
+        (a_client_error("404", 404), ObjectNotFound),
+        (a_client_error("NotFound", 404), ObjectNotFound),
+        (a_client_error("AccessDenied", 403), AccessDenied),
+        (a_client_error("403", 403), AccessDenied),
+        (a_client_error("AllAccessDisabled", 403), AccessDenied),
+        (a_client_error("InvalidAccessKeyId", 403), AccessDenied),
+        (a_client_error("SignatureDoesNotMatch", 403), AccessDenied),
+        (a_client_error("ExpiredToken", 400), AccessDenied),
+        (a_client_error("Unauthorized", 401), AccessDenied),
+        (a_client_error("PreconditionFailed", 412), SourceChanged),
+        (a_client_error("412", 412), SourceChanged),
+        (a_client_error("ConditionalRequestConflict", 409), AlreadyExists),
+        (a_client_error("SlowDown", 503), StorageUnavailable),
+        (a_client_error("InternalError", 500), StorageUnavailable),
+        (a_client_error("", None), StorageUnavailable),
+        (NoCredentialsError(), AccessDenied),
+        (ProfileNotFound(profile="nobody"), UsageError),
+        (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable),
+        (ReadTimeoutError(endpoint_url="http://x"), StorageUnavailable),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Exception) else value.__name__,
+)
+def test_every_error_of_boto3_means_one_of_ours(
+    error: ClientError | BotoCoreError, meaning: type[MillraceError]
+) -> None:
+    found = translate(error, "s3://photos/a.jpg")
+    assert type(found) is meaning
+    own_words = isinstance(error, NoCredentialsError | ProfileNotFound)
+    assert own_words or "s3://photos/a.jpg" in str(found)

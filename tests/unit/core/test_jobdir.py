@@ -1,0 +1,171 @@
+"""The job directory: the same objects, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millrace.core.chunks import ChunkPlan
+from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound
+from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory, decode_rows
+from millrace.core.manifest import ManifestRow, encode_rows
+from millrace.core.settings import StorageSettings
+from millrace.core.storage import Location, Stores
+from millrace.core.topology import chunk_object
+from tests.unit.core.support import a_spec
+
+PLAN = ChunkPlan(2)
+OUTPUTS: dict[str, Callable[[Path], str]] = {
+    "local": lambda path: str(path / "out"),
+    "memory": lambda _: "memory://out",
+    "a prefix": lambda _: "memory://bucket/deep/out",
+}
+
+
+@pytest.fixture(params=OUTPUTS)
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return OUTPUTS[request.param](tmp_path)
+
+
+@pytest.fixture
+def stores() -> Stores:
+    return Stores(StorageSettings.load())
+
+
+@pytest.fixture
+def spec(output: str) -> JobSpec:
+    return a_spec("j", output=Location.parse(output).uri)
+
+
+@pytest.fixture
+def directory(stores: Stores, spec: JobSpec) -> JobDirectory:
+    return JobDirectory(stores, spec.directory)
+
+
+def names(stores: Stores, output: str) -> list[str]:
+    """Every object of the job, from its output on."""
+    location = Location.parse(output)
+    found = stores.open(location).list(location.prefix)
+    return sorted(item.key.removeprefix(location.prefix) for item in found)
+
+
+def test_the_spec_is_written_once(directory: JobDirectory, spec: JobSpec) -> None:
+    directory.create_spec(spec)
+    assert directory.read_spec() == spec
+    with pytest.raises(AlreadyExists):
+        directory.create_spec(spec)
+
+
+def test_a_directory_without_a_job_is_not_found(directory: JobDirectory) -> None:
+    with pytest.raises(ObjectNotFound):
+        directory.read_spec()
+
+
+def test_the_objects_lie_where_the_design_says(
+    stores: Stores, directory: JobDirectory, spec: JobSpec, output: str
+) -> None:
+    directory.create_spec(spec)
+    directory.create_part(0, [ManifestRow("a.jpg")])
+    directory.create_chunk(PLAN, 17, b"")
+    directory.create_chunk(PLAN, PLAN.chunks_per_part, b"")
+    directory.put_by_key("photos/a.jpg", b"{}")
+    directory.put_errors([])
+    directory.put_summary({})
+    directory.put_success()
+    assert names(stores, output) == [
+        "j/_SUCCESS",
+        "j/by-key/photos/a.jpg.json",
+        "j/errors.jsonl",
+        "j/job.json",
+        "j/manifest/part-00000.jsonl",
+        "j/results/part-00000/chunk-0000017.jsonl",
+        "j/results/part-00001/chunk-0004096.jsonl",
+        "j/summary.json",
+    ]
+
+
+def test_a_url_names_an_object(directory: JobDirectory, spec: JobSpec) -> None:
+    assert directory.uri("_SUCCESS") == f"{spec.output}/j/_SUCCESS"
+
+
+def test_a_part_is_written_once_and_read_by_line(directory: JobDirectory, spec: JobSpec) -> None:
+    directory.create_spec(spec)
+    assert not directory.has_manifest()
+    rows = [ManifestRow("a\nb", '"1"', 1), ManifestRow("c")]
+    directory.create_part(0, rows)
+    assert directory.has_manifest()
+    assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
+    with pytest.raises(AlreadyExists):
+        directory.create_part(0, rows)
+    with pytest.raises(ObjectNotFound):
+        directory.part_lines(1)
+
+
+def test_the_first_outcome_of_a_chunk_stands(directory: JobDirectory) -> None:
+    assert directory.read_chunk(PLAN, 0) is None
+    assert directory.create_chunk(PLAN, 0, b"first\n") == b"first\n"
+    assert directory.create_chunk(PLAN, 0, b"second\n") == b"first\n"
+    assert directory.read_chunk(PLAN, 0) == b"first\n"
+
+
+def test_the_committed_chunks_are_those_whose_objects_stand(
+    stores: Stores, directory: JobDirectory, spec: JobSpec
+) -> None:
+    directory.create_spec(spec)
+    assert list(directory.committed_chunks(PLAN)) == []
+    for chunk in (3, 0, 5000):
+        directory.create_chunk(PLAN, chunk, b"")
+    place = spec.directory
+    stores.open(place).put(f"{place.prefix}results/part-00000/notes.txt", b"")
+    stores.open(place).put(f"{place.prefix}{chunk_object(9, 1)}", b"")
+    assert sorted(directory.committed_chunks(PLAN)) == [0, 3, 5000]
+
+
+def test_the_chunks_of_a_job_of_a_longer_name_are_not_ours(stores: Stores) -> None:
+    ours, other = (
+        JobDirectory(stores, a_spec(name, output="memory://out").directory) for name in ("j", "j2")
+    )
+    other.create_chunk(PLAN, 0, b"")
+    other.create_part(0, [])
+    assert list(ours.committed_chunks(PLAN)) == []
+    assert not ours.has_manifest()
+
+
+def test_an_image_may_be_called_like_a_folder_of_others(directory: JobDirectory) -> None:
+    for key in ("a", "a.json/b", "a/b", "a.json"):
+        directory.put_by_key(key, b"{}")
+
+
+def test_the_errors_are_streamed(directory: JobDirectory) -> None:
+    assert directory.read_errors() is None
+    directory.put_errors(line for line in (b"one\n", b"two\n"))
+    assert directory.read_errors() == b"one\ntwo\n"
+    directory.put_errors(iter(()))
+    assert directory.read_errors() == b""
+
+
+def test_a_job_may_be_finalized_again(directory: JobDirectory) -> None:
+    for _ in range(2):
+        directory.put_errors([])
+        directory.put_summary({"state": "succeeded"})
+        directory.put_success()
+
+
+@given(st.integers(1, 50), st.integers(1, 10))
+def test_the_rows_of_all_chunks_are_the_rows_of_the_part(count: int, size: int) -> None:
+    plan = ChunkPlan(size)
+    rows = [ManifestRow(str(number)) for number in range(count)]
+    lines = encode_rows(rows).splitlines()
+    chunks = [decode_rows(lines, plan, chunk) for chunk in range(plan.chunks_in(count))]
+    assert [row for chunk in chunks for row in chunk] == rows
+
+
+def test_a_chunk_beyond_the_manifest_is_corrupt() -> None:
+    lines = encode_rows([ManifestRow("a")] * 2).splitlines()
+    with pytest.raises(CorruptRecord, match="no rows for chunk 1"):
+        decode_rows(lines, PLAN, 1)

@@ -1,0 +1,215 @@
+"""Publishing a bundle: visible all at once, and never over another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from millrace.core.bundle import compute_digest, read_bundle
+from millrace.core.card import CARD_FILE, LABELS_FILE, Card
+from millrace.core.errors import Conflict, StorageUnavailable
+from millrace.core.repository import Repository
+from millrace.core.settings import Settings
+from millrace.core.storage import Location, ObjectInfo, Store, Stores
+from millrace.export.publish import publish
+
+FILES = [
+    "assets.extra/labels.txt",
+    "assets.extra/millrace.json",
+    "saved_model.pb",
+    "variables/variables.data",
+    "variables/variables.index",
+]
+
+
+def write_bundle(path: Path, *, weights: bytes = b"weights", labels: str | None = "a\nb\n") -> Path:
+    """A bundle whose graph is never loaded: publishing reads none."""
+    (path / "variables").mkdir(parents=True)
+    (path / "assets.extra").mkdir()
+    (path / "saved_model.pb").write_bytes(b"graph of " + weights)
+    (path / "variables" / "variables.data").write_bytes(weights)
+    (path / "variables" / "variables.index").write_bytes(b"index of " + weights)
+    if labels is not None:
+        (path / LABELS_FILE).write_text(labels)
+    card = Card.make(name="tiny", version="1", signature="s", height=8, width=8)
+    card = card.model_copy(update={"digest": compute_digest(path, card)})
+    (path / CARD_FILE).write_text(card.model_dump_json())
+    return path
+
+
+class Watched(Store):
+    """A real store, and what happens before each write of it."""
+
+    def __init__(self, store: Store, before_write: Callable[[str], None]) -> None:
+        self._store, self._before_write = store, before_write
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._store.list(prefix)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._store.head(key)
+
+    def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
+        return self._store.get(key, if_match=if_match, max_bytes=max_bytes)
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        return self._store.blocks(key)
+
+    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
+        self._before_write(key)
+        self._store.put(key, data)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._before_write(key)
+        self._store.create(key, data)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(key)
+
+
+class WatchedStores(Stores):
+    """Stores whose writes are watched."""
+
+    def __init__(self, before_write: Callable[[str], None]) -> None:
+        super().__init__(Settings.load())
+        self._before_write = before_write
+
+    def open(self, location: Location) -> Store:
+        return Watched(super().open(location), self._before_write)
+
+
+@pytest.fixture
+def stores() -> Stores:
+    return Stores(Settings.load())
+
+
+@pytest.fixture(params=["file", "s3"])
+def library(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty repository: a directory, then a bucket."""
+    if request.param == "file":
+        return Location.parse(str(tmp_path / "library"))
+    return Location.parse(f"s3://{request.getfixturevalue('bucket')}/models")
+
+
+@pytest.fixture
+def place(library: Location) -> Location:
+    return library.child("tiny").child("1")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+def names(stores: Stores, place: Location) -> list[str]:
+    return sorted(item.key[len(place.prefix) :] for item in stores.open(place).list(place.prefix))
+
+
+def local_copy(stores: Stores, place: Location, into: Path) -> Path:
+    """The published bundle on this disk."""
+    for name in names(stores, place):
+        file = into / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(stores.open(place).get(place.prefix + name))
+    return into
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a bundle's files are those its card's digest was made of."""
+    card = read_bundle(path).card
+    return compute_digest(path, card) == card.digest
+
+
+def test_every_file_is_published_as_it_is(
+    stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    publish(stores, bundle, place)
+    assert names(stores, place) == FILES
+    copy = local_copy(stores, place, tmp_path / "copy")
+    assert all((copy / name).read_bytes() == (bundle / name).read_bytes() for name in FILES)
+    assert Repository(stores, library).versions("tiny") == ["1"]
+
+
+def test_a_version_that_stands_is_a_conflict_and_stays(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    publish(stores, bundle, place)
+    with pytest.raises(Conflict) as caught:
+        publish(stores, write_bundle(tmp_path / "other", weights=b"other"), place)
+    assert "version" in (caught.value.hint or "")
+    copy = local_copy(stores, place, tmp_path / "copy")
+    assert (copy / "variables" / "variables.data").read_bytes() == b"weights"
+    assert is_whole(copy)
+
+
+@pytest.mark.parametrize("library", ["file"], indirect=True)
+def test_the_next_version_is_no_conflict(stores: Stores, library: Location, bundle: Path) -> None:
+    publish(stores, bundle, library.child("tiny").child("1"))
+    publish(stores, bundle, library.child("tiny").child("2"))
+    assert Repository(stores, library).versions("tiny") == ["1", "2"]
+
+
+def interrupted_at(name: str) -> WatchedStores:
+    """Stores that fail from the writing of one file on."""
+
+    def fail(key: str) -> None:
+        if key.endswith(name):
+            raise StorageUnavailable(f"the line was cut at {key}")
+
+    return WatchedStores(fail)
+
+
+def test_the_graph_is_written_last(place: Location, bundle: Path) -> None:
+    written: list[str] = []
+    publish(WatchedStores(written.append), bundle, place)
+    assert written[-1] == place.prefix + "saved_model.pb"
+    assert len(written) == len(FILES)
+
+
+@pytest.mark.parametrize("name", ["variables.data", "saved_model.pb"])
+def test_what_was_interrupted_is_no_version(
+    name: str, stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    # Some version stands, so that the repository itself is there to be listed.
+    publish(stores, bundle, library.child("tiny").child("0"))
+    with pytest.raises(StorageUnavailable):
+        publish(interrupted_at(name), bundle, place)
+    assert Repository(stores, library).versions("tiny") == ["0"]
+    publish(stores, bundle, place)
+    assert Repository(stores, library).versions("tiny") == ["0", "1"]
+    assert names(stores, place) == FILES
+
+
+@pytest.mark.parametrize("library", ["file"], indirect=True)
+def test_what_an_interrupted_one_left_is_no_part_of_the_next(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageUnavailable):
+        publish(interrupted_at("saved_model.pb"), bundle, place)
+    publish(stores, write_bundle(tmp_path / "other", weights=b"other", labels=None), place)
+    copy = local_copy(stores, place, tmp_path / "copy")
+    assert read_bundle(copy).labels == ()
+    assert is_whole(copy)
+
+
+@pytest.mark.parametrize("library", ["file"], indirect=True)
+def test_of_two_publishers_one_wins_whole(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    """The second tries to publish while the first is halfway."""
+    other = write_bundle(tmp_path / "other", weights=b"other")
+    overtaken = threading.Event()
+
+    def be_overtaken(key: str) -> None:
+        if key.endswith("variables.data") and not overtaken.is_set():
+            overtaken.set()
+            with pytest.raises(Conflict, match="is being published"):
+                publish(stores, other, place)
+
+    publish(WatchedStores(be_overtaken), bundle, place)
+    copy = local_copy(stores, place, tmp_path / "copy")
+    assert (copy / "saved_model.pb").read_bytes() == (bundle / "saved_model.pb").read_bytes()
+    assert is_whole(copy)

@@ -1,0 +1,142 @@
+"""A job from the outside: its status, its end, its results."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from millrace.core.errors import ItemError, JobNotFound, Stage, WaitTimeout
+from millrace.core.job import JobSpec, JobState
+from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
+from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.status import JobStatus
+from millrace.producer import Job, open_job
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker, standing_job
+
+BAD = ItemError(Stage.DECODE, "bad_image", "no image")
+
+
+@pytest.fixture
+def spec(services: Services, tmp_path: Path) -> JobSpec:
+    """Two chunks of two rows."""
+    return standing_job(services, a_spec("j", output=str(tmp_path)), rows=4)
+
+
+@pytest.fixture
+def job(services: Services, spec: JobSpec) -> Job:
+    return Job(services, spec.job_id)
+
+
+def work(services: Services, spec: JobSpec, chunk: int) -> None:
+    """Run a chunk: its first row succeeds, its second does not."""
+    rows = [ManifestRow(str(2 * chunk)), ManifestRow(str(2 * chunk + 1))]
+    body = encode_lines([prediction_line(rows[0], []), error_line(rows[1], BAD, 1)])
+    JobDirectory(services.stores, spec.directory).create_chunk(spec.plan, chunk, body)
+    worker = a_worker(services)
+    _, lease = worker.claim(spec.queue, spec.job_id, chunk, MODEL)
+    worker.finish(lease, tally(body, rows), NO_TIME)
+
+
+def test_a_handle_shows_its_id(job: Job) -> None:
+    assert repr(job) == "Job('j')"
+
+
+def test_a_job_is_opened_by_its_id(settings: Settings, spec: JobSpec) -> None:
+    assert open_job("j", settings).status().counts.total == 4
+
+
+def test_a_job_that_is_not_there_is_found_out_when_asked(settings: Settings) -> None:
+    job = open_job("nobody", settings)
+    for ask in (job.status, job.wait, job.results, job.errors):
+        with pytest.raises(JobNotFound):
+            ask()
+
+
+def test_the_status_finalizes_a_job_that_waits_for_it(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    for chunk in (0, 1):
+        work(services, spec, chunk)
+    assert services.jobs.record("j").state is JobState.FINALIZING
+    status = job.status()
+    assert (status.state, status.terminal) == (JobState.COMPLETED_WITH_ERRORS, True)
+
+
+def test_the_status_does_not_wait_for_another_finalizer(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    for chunk in (0, 1):
+        work(services, spec, chunk)
+    with services.jobs.finalizing("j"):
+        assert job.status().state is JobState.FINALIZING
+
+
+def test_waiting_ends_with_the_job(services: Services, spec: JobSpec, job: Job) -> None:
+    told: list[JobStatus] = []
+
+    def follow(status: JobStatus) -> None:
+        told.append(status)
+        if len(told) <= 2:
+            work(services, spec, len(told) - 1)
+
+    last = job.wait(30, progress=follow, poll_s=0.001)
+    assert last.state is JobState.COMPLETED_WITH_ERRORS
+    assert [status.counts.pending for status in told] == [4, 2, 0]
+    assert told[-1] == last
+
+
+def test_waiting_for_a_job_that_ended_returns_at_once(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    for chunk in (0, 1):
+        work(services, spec, chunk)
+    assert job.wait(0).terminal
+
+
+def test_waiting_gives_up_and_the_job_goes_on(services: Services, spec: JobSpec, job: Job) -> None:
+    with pytest.raises(WaitTimeout, match=r"job j has not ended within 0\.01 s"):
+        job.wait(0.01, poll_s=0.001)
+    assert services.jobs.record("j").state is JobState.RUNNING
+
+
+def test_another_thread_may_end_what_one_waits_for(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    def work_all() -> None:
+        for chunk in (0, 1):
+            work(services, spec, chunk)
+
+    thread = threading.Thread(target=work_all)
+    thread.start()
+    assert job.wait(30, poll_s=0.005).terminal
+    thread.join()
+
+
+def test_results_are_streamed_in_manifest_order_as_far_as_they_stand(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    JobDirectory(services.stores, spec.directory).create_spec(spec)
+    assert list(job.results()) == []
+    work(services, spec, 1)
+    assert [outcome["key"] for outcome in job.results()] == ["2", "3"]
+    work(services, spec, 0)
+    assert [outcome["key"] for outcome in job.results()] == ["0", "1", "2", "3"]
+    assert next(job.results()) == {"key": "0", "etag": None, "predictions": []}
+
+
+@pytest.mark.parametrize("finalized", [False, True])
+def test_errors_are_the_same_before_and_after_finalization(
+    services: Services, spec: JobSpec, job: Job, finalized: bool
+) -> None:
+    for chunk in (0, 1):
+        work(services, spec, chunk)
+    if finalized:
+        services.finalizer.finalize("j")
+    errors = list(job.errors())
+    assert [outcome["key"] for outcome in errors] == ["1", "3"]
+    assert errors[0]["error"]["code"] == "bad_image"

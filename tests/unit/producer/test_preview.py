@@ -1,0 +1,129 @@
+"""The dry run: what a job would do, without a trace of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from millrace.cli.embedded_redis import free_port
+from millrace.core.errors import ObjectNotFound
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.storage import Location
+from millrace.producer.enqueue import ListingProgress
+from millrace.producer.preview import FIRST_KEYS, conditional_writes, preview, write_problem
+from tests.unit.core.support import a_spec
+
+root_may_write_anywhere = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+
+
+@pytest.fixture
+def services() -> Services:
+    """A dry run needs no Redis: nobody listens here."""
+    return Services(Settings.load(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+
+
+def put(services: Services, *keys: str) -> None:
+    store = services.stores.open(Location.parse("memory://photos"))
+    for key in keys:
+        store.put(key, b"12345")
+
+
+def test_images_are_counted_by_kind(services: Services) -> None:
+    put(services, "a.jpg", "b.JPG", "x.y/c.png", "noextension", ".hidden", "x.y/none", "d.tar.gz")
+    found = preview(services, a_spec("j", chunk_size=2))
+    assert (found.images, found.bytes, found.chunks) == (7, 35, 4)
+    assert found.types == {".jpg": 2, ".png": 1, "(none)": 3, ".gz": 1}
+    assert next(iter(found.types)) == "(none)"
+
+
+def test_a_few_keys_are_shown(services: Services) -> None:
+    put(services, *(f"{number:02}.jpg" for number in range(20)))
+    found = preview(services, a_spec())
+    assert found.first_keys == [f"{number:02}.jpg" for number in range(FIRST_KEYS)]
+
+
+def test_chunks_are_counted_as_they_would_be_made(services: Services) -> None:
+    put(services, *(str(number) for number in range(13)))
+    # Rows per part are a multiple of 3000: the part holds 6000 of them.
+    assert preview(services, a_spec(chunk_size=5)).chunks == 3
+    assert preview(services, a_spec(chunk_size=3000)).chunks == 1
+
+
+def test_an_empty_input_is_counted_as_such(services: Services) -> None:
+    found = preview(services, a_spec())
+    assert (found.images, found.chunks, found.types, found.first_keys) == (0, 0, {}, [])
+
+
+def test_filters_apply(services: Services) -> None:
+    put(services, "a.jpg", "b.txt")
+    spec = a_spec(input={"uri": "memory://photos", "include": ("*.jpg",)})
+    assert preview(services, spec).first_keys == ["a.jpg"]
+
+
+def test_an_input_that_is_not_there_is_raised(services: Services, tmp_path: Path) -> None:
+    spec = a_spec(input={"uri": str(tmp_path / "nowhere")})
+    with pytest.raises(ObjectNotFound):
+        preview(services, spec)
+
+
+def test_nothing_is_left_at_the_output(services: Services, tmp_path: Path) -> None:
+    found = preview(services, a_spec("j", output=str(tmp_path / "out")))
+    assert found.output_problem is None
+    assert found.output == (tmp_path / "out" / "j").as_uri()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_stands_in_the_jobs_directory_is_counted(services: Services) -> None:
+    spec = a_spec("j")
+    assert preview(services, spec).standing == 0
+    store = services.stores.open(spec.directory)
+    for name in ("j/job.json", "j/manifest/part-00000.jsonl", "j2/job.json"):
+        store.put(name, b"")
+    assert preview(services, spec).standing == 2
+
+
+def test_an_output_that_cannot_be_written_is_a_problem(services: Services, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = preview(services, a_spec(output=str(tmp_path / "file")))
+    assert found.output_problem is not None
+
+
+@root_may_write_anywhere
+def test_a_directory_one_may_not_write_to_is_a_problem(services: Services, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "denied" in (write_problem(services, Location.parse(str(tmp_path))) or "")
+
+
+def test_a_missing_bucket_is_a_problem(services: Services, bucket: str) -> None:
+    assert write_problem(services, Location.parse(f"s3://{bucket}/out")) is None
+    problem = write_problem(services, Location.parse(f"s3://{bucket}-missing/out"))
+    assert "does not exist" in (problem or "")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_conditional_writes_are_tried_out(tmp_path: Path, overwrite: bool) -> None:
+    services = Services(Settings.load(storage_overwrite=overwrite))
+    for place in (str(tmp_path), "memory://out/deep"):
+        assert conditional_writes(services, Location.parse(place)) is not overwrite
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_preview_is_json(services: Services) -> None:
+    put(services, "a.jpg")
+    shown = orjson.loads(orjson.dumps(preview(services, a_spec("j")).as_json()))
+    assert shown["job_id"] == "j"
+    assert shown["model"]["name"] == "tiny"
+    assert shown["output"] == "memory://predictions/j"
+
+
+def test_progress_is_told_every_ten_thousand(services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("\n".join(str(number) for number in range(25_000)))
+    told: list[ListingProgress] = []
+    spec = a_spec(input={"uri": "memory://photos", "manifest": str(file)})
+    assert preview(services, spec, told.append).images == 25_000
+    assert [progress.images for progress in told] == [10_000, 20_000]

@@ -1,0 +1,246 @@
+"""SavedModels in the forms people bring them: small, real, and made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.core.bundle import Bundle
+from millrace.core.card import Card
+from millrace.core.load_tensorflow import load_tensorflow
+
+SIDE, CLASSES = 8, 5
+
+Pixels = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A SavedModel, the facts of its card, and the same model run by TensorFlow alone."""
+
+    path: Path
+    facts: dict[str, Any]
+    direct: Callable[[Pixels], Scores]
+
+    def bundle(self, **facts: Any) -> Bundle:
+        """It as a bundle, with some facts of the card replaced."""
+        basic = {"name": "made", "height": SIDE, "width": SIDE, "digest": "sha256:" + 64 * "0"}
+        return Bundle(self.path, Card.make(**(basic | self.facts | facts)), ())
+
+
+class Workshop:
+    """Makes every form once per test session; a form is a method's name."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: dict[str, SavedModel] = {}
+        self.tf = load_tensorflow()
+
+    def __call__(self, form: str) -> SavedModel:
+        if form not in self._made:
+            self._made[form] = getattr(self, form)(self._root / form)
+        return self._made[form]
+
+    # --- signatures, as Keras and TensorFlow 2 write them ---
+
+    def scaled_by_tf(self, path: Path) -> SavedModel:
+        return self._keras("tf")
+
+    def scaled_by_torch(self, path: Path) -> SavedModel:
+        return self._keras("torch")
+
+    def scaled_by_caffe(self, path: Path) -> SavedModel:
+        return self._keras("caffe", channels="BGR")
+
+    def scaled_by_numbers(self, path: Path) -> SavedModel:
+        """Three means and one scale, in RGB."""
+        mean, scale = (122.782, 117.001, 104.298), 255.0
+        directory, model = self._keras_model
+
+        def direct(pixels: Pixels) -> Scores:
+            scaled = (pixels.astype(np.float32) - np.array(mean, np.float32)) / np.float32(scale)
+            return np.asarray(model(scaled), np.float32)
+
+        normalisation = {"mode": "custom", "mean": mean, "scale": (scale,)}
+        facts = {"signature": "serving_default", "normalisation": normalisation}
+        return SavedModel(directory, facts, direct)
+
+    def of_bytes(self, path: Path) -> SavedModel:
+        """uint8 in: the model scales by itself."""
+        tf = self.tf
+        spec = tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)
+        return self._function(path, spec, lambda x: self._softmax(tf.cast(x, tf.float32) / 255))
+
+    def of_logits(self, path: Path) -> SavedModel:
+        tf = self.tf
+        made = self._function(path, self._floats(), self._linear)
+
+        def direct(pixels: Pixels) -> Scores:
+            return np.asarray(tf.nn.softmax(made.direct(pixels)), np.float32)
+
+        return SavedModel(path, made.facts | {"scores": "logits"}, direct)
+
+    def of_any_size(self, path: Path) -> SavedModel:
+        """Height and width are free in its signature, but not in its weights."""
+        spec = self.tf.TensorSpec([None, None, None, 3], self.tf.float32)
+        return self._function(path, spec, self._softmax)
+
+    def of_doubles(self, path: Path) -> SavedModel:
+        tf = self.tf
+        spec = tf.TensorSpec([None, SIDE, SIDE, 3], tf.float64)
+        return self._function(path, spec, lambda x: self._softmax(tf.cast(x, tf.float32)))
+
+    def of_vectors(self, path: Path) -> SavedModel:
+        spec = self.tf.TensorSpec([None, SIDE * SIDE * 3], self.tf.float32)
+        return self._function(path, spec, self._softmax)
+
+    def answering_nan(self, path: Path) -> SavedModel:
+        tf = self.tf
+        return self._function(path, self._floats(), lambda x: tf.math.log(self._linear(x) * 0 - 1))
+
+    def answering_one_row(self, path: Path) -> SavedModel:
+        tf = self.tf
+        return self._function(
+            path, self._floats(), lambda x: tf.reduce_mean(self._softmax(x), 0, keepdims=True)
+        )
+
+    def of_great_appetite(self, path: Path) -> SavedModel:
+        """Runs out of room with more than two images.
+
+        TensorFlow takes ten seconds of trying again to admit that memory is out; that a disk
+        is full it says at once, with the same error.
+        """
+        tf = self.tf
+
+        def call(x: Any) -> Any:
+            full = tf.where(tf.shape(x)[0] > 2, "/dev/full", "/dev/null")
+            with tf.control_dependencies([tf.io.write_file(full, "crumb")]):
+                return self._softmax(x)
+
+        return self._function(path, self._floats(), call)
+
+    # --- tags and operation names, as TensorFlow 1 wrote them ---
+
+    def by_operations(self, path: Path) -> SavedModel:
+        return self._graph(path, batch=None)
+
+    def of_one_image(self, path: Path) -> SavedModel:
+        return self._graph(path, batch=1)
+
+    def of_four_images(self, path: Path) -> SavedModel:
+        return self._graph(path, batch=4)
+
+    def of_two_outputs(self, path: Path) -> SavedModel:
+        return self._graph(path, batch=None, signature=True)
+
+    # --- how they are made ---
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float32]:
+        shape = (SIDE * SIDE * 3, CLASSES)
+        return np.random.default_rng(3).normal(0, 0.01, shape).astype(np.float32)
+
+    def _linear(self, x: Any) -> Any:
+        return self.tf.reshape(x, [-1, SIDE * SIDE * 3]) @ self.tf.constant(self._weights)
+
+    def _softmax(self, x: Any) -> Any:
+        return self.tf.nn.softmax(self._linear(x))
+
+    def _floats(self) -> Any:
+        return self.tf.TensorSpec([None, SIDE, SIDE, 3], self.tf.float32)
+
+    def _function(self, path: Path, spec: Any, call: Callable[[Any], Any]) -> SavedModel:
+        tf = self.tf
+        module = tf.Module()
+        # A variable, so that there is something to freeze.
+        module.zero = tf.Variable(tf.zeros([CLASSES]))
+        module.call = tf.function(lambda x: call(x) + module.zero, input_signature=[spec])
+        tf.saved_model.save(module, str(path), signatures=module.call)
+
+        def direct(pixels: Pixels) -> Scores:
+            loaded = tf.saved_model.load(str(path))
+            (scores,) = loaded.signatures["serving_default"](tf.cast(pixels, spec.dtype)).values()
+            return np.asarray(scores, np.float32)
+
+        return SavedModel(path, {"signature": "serving_default"}, direct)
+
+    @cached_property
+    def _keras_model(self) -> tuple[Path, Any]:
+        import keras
+
+        keras.utils.set_random_seed(11)
+        model = keras.Sequential(
+            [
+                keras.Input((SIDE, SIDE, 3)),
+                keras.layers.Conv2D(6, 3),
+                keras.layers.BatchNormalization(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(CLASSES, activation="softmax"),
+            ]
+        )
+        # Statistics of its own: with 0 and 1, folding could go wrong unseen.
+        gamma, beta = np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6)
+        mean, variance = np.linspace(-0.2, 0.2, 6), np.linspace(0.5, 3, 6)
+        model.layers[1].set_weights([gamma, beta, mean, variance])
+        path = self._root / "keras"
+        model.export(str(path), verbose=False)
+        return path, model
+
+    def _keras(self, mode: str, **facts: Any) -> SavedModel:
+        from keras.applications.imagenet_utils import preprocess_input
+
+        path, model = self._keras_model
+
+        def direct(pixels: Pixels) -> Scores:
+            scaled = preprocess_input(
+                pixels.astype(np.float32), mode=mode, data_format="channels_last"
+            )
+            return np.asarray(model(scaled), np.float32)
+
+        normalisation = {"mode": mode}
+        signature = {"signature": "serving_default", "normalisation": normalisation}
+        return SavedModel(path, signature | facts, direct)
+
+    def _graph(self, path: Path, *, batch: int | None, signature: bool = False) -> SavedModel:
+        tf, tf1 = self.tf, self.tf.compat.v1
+        with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+            x = tf1.placeholder(tf.float32, [batch, SIDE, SIDE, 3], "input_1")
+            tf1.placeholder(tf.float32, [batch, SIDE, SIDE, 3], "unrelated")
+            weights = tf1.get_variable("weights", initializer=self._weights, use_resource=False)
+            logits = tf.reshape(x, [-1, SIDE * SIDE * 3]) @ weights
+            scores = tf.nn.softmax(logits, name="inferenceLayer/Softmax")
+            session.run(tf1.global_variables_initializer())
+            build = tf1.saved_model.build_tensor_info
+            both = tf1.saved_model.build_signature_def(
+                {"x": build(x)}, {"scores": build(scores), "logits": build(logits)}
+            )
+            builder = tf1.saved_model.Builder(str(path))
+            builder.add_meta_graph_and_variables(
+                session, ["myTag"], signature_def_map={"both": both} if signature else None
+            )
+            builder.save()
+
+        def direct(pixels: Pixels) -> Scores:
+            with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+                tf1.saved_model.load(session, ["myTag"], str(path))
+                step = batch or len(pixels)
+                full = np.resize(pixels, (-(-len(pixels) // step) * step, *pixels.shape[1:]))
+                rows = [
+                    session.run("inferenceLayer/Softmax:0", {"input_1:0": full[i : i + step]})
+                    for i in range(0, len(full), step)
+                ]
+            return np.concatenate(rows)[: len(pixels)]
+
+        facts = {
+            "tags": ("myTag",),
+            "input_op": "input_1",
+            "output_op": "inferenceLayer/Softmax",
+        }
+        return SavedModel(path, facts, direct)

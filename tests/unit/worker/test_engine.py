@@ -1,0 +1,251 @@
+"""One worker process's engine, whole: a real model, real Redis, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from millrace.core.bundle import Bundle, read_bundle
+from millrace.core.celery_app import make_app
+from millrace.core.claims import Claims, ModelIdentity
+from millrace.core.errors import ModelError
+from millrace.core.job import JobSpec, JobState
+from millrace.core.jobdir import JobDirectory
+from millrace.core.message import ChunkMessage
+from millrace.core.model_ref import ModelRef
+from millrace.core.outcome import Tally
+from millrace.core.record import TimingTotals
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.topology import JobKeys, QueueKeys, chunk_object
+from millrace.producer.submit import make_spec, submit_spec
+from millrace.worker.engine import Engine, queues_of
+from millrace.worker.options import WorkerOptions
+from millrace.worker.session import Session
+from tests.support import random_pixels, wait_until, write_png
+from tests.unit.worker.saved_models import Workshop
+
+pytestmark = pytest.mark.usefixtures("no_environment")
+
+LABELS = ("north", "east", "south", "west")
+
+
+@pytest.fixture(scope="module")
+def bundle(repository: Path) -> Bundle:
+    return read_bundle(repository / "tiny" / "1")
+
+
+def engine_of(settings: Settings, bundle: Bundle, **options: Any) -> Engine:
+    wanted = {"model": "tiny", "batch_size": 4, "decode_threads": 2, "threads": 1} | options
+    return Engine(settings, WorkerOptions.load(**wanted), bundle, make_app(settings))
+
+
+@pytest.fixture
+def engine(settings: Settings, bundle: Bundle) -> Iterator[Engine]:
+    made = engine_of(settings, bundle)
+    made.load()
+    yield made
+    made.stop()
+
+
+def job(services: Services, root: Path, images: int, **fields: Any) -> JobSpec:
+    for n in range(images):
+        write_png(root / "in" / f"{n}.png", random_pixels(n, (8, 8)))
+    spec = make_spec(
+        services,
+        str(root / "in"),
+        model=ModelRef("tiny"),
+        output=str(root / "out"),
+        **({"chunk_size": 4} | fields),
+    )
+    submit_spec(services, spec)
+    return spec
+
+
+def state(services: Services, engine: Engine) -> str | None:
+    states = {seen.info.worker: seen.info.state for seen in services.fleet.workers()}
+    return states.get(engine.name)
+
+
+def test_it_predicts_what_the_model_predicts(
+    engine: Engine, bundle: Bundle, services: Services, tmp_path: Path
+) -> None:
+    spec = job(services, tmp_path, 6, top_k=2)
+    for chunk in (1, 0):
+        engine.handle(ChunkMessage(job=spec.job_id, chunk=chunk))
+    record = services.jobs.record(spec.job_id)
+    assert record.state is JobState.SUCCEEDED
+    assert (record.version, record.digest) == ("1", bundle.digest)
+    session = Session(bundle)
+    directory = JobDirectory(services.stores, spec.directory)
+    lines = [
+        json.loads(line)
+        for chunk in (0, 1)
+        for line in (directory.read_chunk(spec.plan, chunk) or b"").splitlines()
+    ]
+    assert len(lines) == 6
+    for line in lines:
+        pixels = random_pixels(int(line["key"][0]), (8, 8))
+        (row,) = session.predict(pixels[np.newaxis, :, :, np.newaxis])
+        best = sorted(range(4), key=lambda index: -row[index])[:2]
+        assert [p["index"] for p in line["predictions"]] == best
+        assert [p["label"] for p in line["predictions"]] == [LABELS[index] for index in best]
+        scores = [p["score"] for p in line["predictions"]]
+        np.testing.assert_allclose(scores, row[best], atol=1e-5)
+
+
+def test_it_is_in_the_fleet_from_loading_to_its_end(
+    settings: Settings, bundle: Bundle, services: Services
+) -> None:
+    engine = engine_of(settings, bundle)
+    assert state(services, engine) is None
+    engine.load()
+    wait_until(lambda: state(services, engine) == "idle", 10)
+    engine.begin_stop()
+    engine.stop()
+    assert state(services, engine) is None
+
+
+def test_once_stopping_it_takes_no_more(engine: Engine, services: Services, tmp_path: Path) -> None:
+    spec = job(services, tmp_path, 4)
+    assert engine.begin_stop() == 0
+    engine.handle(ChunkMessage(job=spec.job_id, chunk=0))
+    assert services.jobs.record(spec.job_id).done == 0
+    assert services.jobs.running_chunks(spec.job_id) == set()
+
+
+def stuck_job(services: Services, root: Path) -> tuple[JobSpec, Path]:
+    """A job whose second image is a pipe nobody writes to yet: its fetch waits."""
+    (root / "in").mkdir(parents=True)
+    pipe = root / "in" / "pipe.png"
+    os.mkfifo(pipe)
+    manifest = root / "keys.txt"
+    manifest.write_text("0.png\npipe.png\n")
+    return job(services, root, 1, manifest=str(manifest)), pipe
+
+
+@pytest.fixture
+def stuck(services: Services, tmp_path: Path) -> tuple[JobSpec, Path]:
+    return stuck_job(services, tmp_path)
+
+
+def let_go(pipe: Path) -> None:
+    with pipe.open("wb"):
+        pass
+
+
+def test_stopping_waits_for_the_chunk_in_hand(
+    settings: Settings, bundle: Bundle, services: Services, stuck: tuple[JobSpec, Path]
+) -> None:
+    spec, pipe = stuck
+    engine = engine_of(settings, bundle)
+    engine.load()
+    message = ChunkMessage(job=spec.job_id, chunk=0)
+    threading.Thread(target=engine.handle, args=(message,), daemon=True).start()
+    wait_until(lambda: services.jobs.running_chunks(spec.job_id) == {0}, 10)
+    assert engine.begin_stop() == 1
+    stopping = threading.Thread(target=engine.stop, daemon=True)
+    stopping.start()
+    stopping.join(0.2)  # time enough to end, if it did not wait
+    assert stopping.is_alive()
+    let_go(pipe)
+    stopping.join(20)
+    assert not stopping.is_alive()
+    counts = services.jobs.record(spec.job_id).counts
+    assert (counts.succeeded, counts.failed) == (1, 1)
+
+
+def test_handing_back_frees_the_chunk_and_queues_it_again(
+    engine: Engine, services: Services, stuck: tuple[JobSpec, Path]
+) -> None:
+    spec, pipe = stuck
+    services.redis.raw.delete(spec.queue)
+    message = ChunkMessage(job=spec.job_id, chunk=0)
+    running = threading.Thread(target=engine.handle, args=(message,), daemon=True)
+    running.start()
+    wait_until(lambda: services.jobs.running_chunks(spec.job_id) == {0}, 10)
+    assert engine.hand_back() == 1
+    assert services.jobs.running_chunks(spec.job_id) == set()
+    assert services.queue.waiting(spec.queue) == {(spec.job_id, 0)}
+    assert services.redis.raw.hget(JobKeys(spec.job_id).attempts, 0) == b"0"
+    let_go(pipe)
+    running.join(20)
+    # What it computed after all is counted like any other outcome, once.
+    assert services.jobs.record(spec.job_id).done == 1
+
+
+def test_a_job_that_is_slow_to_finalize_costs_no_lease(
+    redis_url: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Reconciling may take longer than a lease: the heart beats on meanwhile."""
+    settings = Settings.load(redis_url=redis_url, lease_s=1, reconcile_s=0.6)
+    engine = engine_of(settings, bundle)
+    services = Services(settings)
+    ending = job(services, tmp_path / "ending", 1)
+    chunk = end_but_for_a_pipe(services, ending, bundle)
+    spec, pipe = stuck_job(services, tmp_path / "stuck")
+    engine.load()
+    raw = services.redis.raw
+    wait_until(lambda: raw.exists(JobKeys(ending.job_id).finalizer), 10, "it is finalizing")
+    message = ChunkMessage(job=spec.job_id, chunk=0)
+    threading.Thread(target=engine.handle, args=(message,), daemon=True).start()
+    wait_until(lambda: services.jobs.running_chunks(spec.job_id) == {0}, 10)
+    ((_, first),) = raw.zrange(QueueKeys(spec.queue).leases, 0, -1, withscores=True)
+    try:
+        wait_until(lambda: now_ms(raw) > first + 50, 10, "the lease's first term is over")
+        ((_, expiry),) = raw.zrange(QueueKeys(spec.queue).leases, 0, -1, withscores=True)
+        assert expiry > now_ms(raw)
+    finally:
+        let_go(chunk)
+        let_go(pipe)
+        engine.stop()
+        services.redis.close()
+
+
+def now_ms(raw: Any) -> int:
+    seconds, micros = raw.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def end_but_for_a_pipe(services: Services, spec: JobSpec, bundle: Bundle) -> Path:
+    """Finish a job's one chunk as an error, and put a pipe where its object was: whoever
+    finalizes the job waits there."""
+    claims = Claims(services.redis, worker="other", lease_s=30, max_attempts=3)
+    identity = ModelIdentity("1", bundle.digest)
+    _, lease = claims.claim(spec.queue, spec.job_id, 0, identity)
+    tally = Tally(failed=1, by_code=Counter({"infer/internal": 1}))
+    _, ready = claims.finish(lease, tally, TimingTotals())
+    assert ready
+    object_ = Path(spec.directory.root) / chunk_object(0, 0)
+    object_.parent.mkdir(parents=True)
+    os.mkfifo(object_)
+    return object_
+
+
+def test_a_model_that_cannot_be_used_is_said_when_loading(
+    settings: Settings, services: Services, made: Workshop
+) -> None:
+    engine = engine_of(settings, made("by_operations").bundle(tags=("serve",)))
+    with pytest.raises(ModelError, match="tags"):
+        engine.load()
+    assert state(services, engine) is None
+
+
+def test_labels_that_do_not_fit_are_said_when_loading(settings: Settings, bundle: Bundle) -> None:
+    engine = engine_of(settings, Bundle(bundle.path, bundle.card, (*LABELS, "up")))
+    with pytest.raises(ModelError, match="5 labels"):
+        engine.load()
+
+
+def test_it_serves_unpinned_jobs_and_those_of_its_version(bundle: Bundle) -> None:
+    assert queues_of(bundle) == ("millrace.tiny", "millrace.tiny:1")
+    plain = Bundle(bundle.path, bundle.card.model_copy(update={"version": None}), ())
+    assert queues_of(plain) == ("millrace.tiny",)

@@ -1,0 +1,70 @@
+"""A thread that does one thing again and again, whatever becomes of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from millrace.core.errors import MillraceError
+from millrace.worker.periodic import Periodic
+from tests.support import capture_logs, wait_until
+
+WITHIN_S = 20
+
+
+@contextmanager
+def running(action: Callable[[], object], every_s: float) -> Iterator[None]:
+    periodic = Periodic("errand", every_s, action)
+    periodic.start()
+    try:
+        yield
+    finally:
+        periodic.stop()
+
+
+def test_it_begins_at_once() -> None:
+    done = threading.Event()
+    with running(done.set, every_s=3600):
+        assert done.wait(WITHIN_S)
+
+
+def test_it_goes_on() -> None:
+    times: list[int] = []
+    with running(lambda: times.append(1), every_s=0.001):
+        wait_until(lambda: len(times) >= 5, WITHIN_S)
+
+
+@pytest.mark.parametrize("error", [MillraceError("no"), ValueError("a mistake")])
+def test_a_failure_is_not_the_end(error: Exception) -> None:
+    times: list[int] = []
+
+    def fail() -> None:
+        times.append(1)
+        raise error
+
+    with capture_logs() as logs, running(fail, every_s=0.001):
+        wait_until(lambda: len(times) >= 3, WITHIN_S)
+    assert {entry["event"] for entry in logs} == {"errand failed"}
+
+
+def test_stopping_waits_for_what_is_under_way_and_for_nothing_else() -> None:
+    begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    def action() -> None:
+        begun.set()
+        assert go_on.wait(WITHIN_S)
+        over.set()
+
+    periodic = Periodic("errand", 3600, action)
+    periodic.start()
+    assert begun.wait(WITHIN_S)
+    stopping = threading.Thread(target=periodic.stop)
+    stopping.start()
+    assert not over.is_set()
+    go_on.set()
+    stopping.join(WITHIN_S)
+    assert not stopping.is_alive()
+    assert over.is_set()

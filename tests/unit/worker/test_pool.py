@@ -1,0 +1,67 @@
+"""The thread pool: a chunk that ends wakes the event loop, which looks for free slots."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
+
+from millrace.worker.pool import ChunkPool
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A real event loop, as Celery's worker runs it."""
+    before = get_event_loop()
+    made = Hub()
+    set_event_loop(made)
+    yield made
+    made.close()
+    set_event_loop(before)
+
+
+@pytest.fixture
+def pool() -> Iterator[ChunkPool]:
+    made = ChunkPool(1)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_a_chunk_that_ends_wakes_the_loop(hub: Hub, pool: ChunkPool) -> None:
+    polling = threading.Event()
+    hub.call_soon(polling.set)
+
+    def chunk() -> None:
+        assert polling.wait(20)  # the loop is about to sleep, or sleeps already
+
+    pool.apply_async(chunk)
+    turns = hub.create_loop()
+    started = time.monotonic()
+    next(turns)
+    # Nothing else would wake it before its second is over.
+    assert time.monotonic() - started < 0.9
+
+
+def test_without_a_loop_it_is_an_ordinary_pool(pool: ChunkPool) -> None:
+    before = get_event_loop()
+    set_event_loop(None)
+    try:
+        done = threading.Event()
+        pool.apply_async(done.set)
+        assert done.wait(20)
+    finally:
+        set_event_loop(before)
+
+
+def test_it_runs_as_many_chunks_at_once_as_it_has_slots(hub: Hub) -> None:
+    pool = ChunkPool(3)
+    pool.start()
+    together = threading.Barrier(4)
+    for _ in range(3):
+        pool.apply_async(together.wait, (20,))
+    together.wait(20)
+    pool.stop()

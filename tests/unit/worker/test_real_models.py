@@ -1,0 +1,122 @@
+"""Trained models of others, loaded as they came, against what other runtimes answer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from millrace.core.bundle import Bundle, read_labels
+from millrace.core.card import Card, Normalisation
+from millrace.core.errors import ModelError
+from millrace.worker.heads import make_head
+from millrace.worker.images import ImageDecoder
+from millrace.worker.options import MAX_PIXELS
+from millrace.worker.session import Session
+
+BY_OPERATIONS: dict[str, Any] = {"tags": ("myTag",), "input_op": "input", "output_op": "output"}
+
+MOBILENET: dict[str, dict[str, Any]] = {
+    "mobilenet_v1_025_224/1": {"signature": "serving_default"},
+    "mobilenet_v1_025_224_myTag_v1": BY_OPERATIONS,
+}
+
+LANDMARKS = "face_landmarks_68_myTag"
+LANDMARK_SCALE = "122.782,117.001,104.298,255"
+
+
+def bundle(real: Path, name: str, side: int, scale: str, **facts: Any) -> Bundle:
+    card = Card.make(
+        name="theirs",
+        height=side,
+        width=side,
+        normalisation=Normalisation.parse(scale),
+        digest="sha256:" + 64 * "0",
+        **facts,
+    )
+    labels = read_labels(real / "imagenet" / "imagenet_labels.txt") if side == 224 else ()
+    return Bundle(real / "savedmodels" / name, card, labels)
+
+
+def numbers(file: Path) -> npt.NDArray[np.float64]:
+    with gzip.open(file) as stream:
+        return np.array(json.load(stream))
+
+
+@pytest.fixture(scope="module")
+def reference(real: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(real / "imagenet" / "mobilenet_v1_025_224.reference.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.fixture(scope="module", params=MOBILENET)
+def mobilenet(request: pytest.FixtureRequest, real: Path) -> tuple[Bundle, Session]:
+    """The same classifier in both forms, loaded."""
+    theirs = bundle(real, request.param, 224, "tf", **MOBILENET[request.param])
+    return theirs, Session(theirs)
+
+
+def test_mobilenet_answers_as_an_independent_runtime(
+    mobilenet: tuple[Bundle, Session], reference: dict[str, npt.NDArray[Any]]
+) -> None:
+    _, session = mobilenet
+    pixels = reference["uint8_rgb_224"]
+    expected = reference["tflite_probabilities"]
+    np.testing.assert_allclose(session.predict(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(session.predict(pixels[:1]), expected[:1], atol=1e-5)
+    assert session.output_shape == (1001,)
+    assert session.batch_limit is None
+
+
+@pytest.mark.parametrize(
+    ("picture", "label"),
+    [("test-data__cat_1080p.jpg", "Egyptian cat"), ("gildas-ai__pictures_objects_*.jpg", "laptop")],
+)
+def test_a_photograph_gets_its_name(
+    picture: str, label: str, real: Path, mobilenet: tuple[Bundle, Session]
+) -> None:
+    """From the file to the label, through every part of ours."""
+    theirs, session = mobilenet
+    classify = make_head(theirs, session.output_shape)
+    decoder = ImageDecoder(theirs.card, max_pixels=MAX_PIXELS)
+    file = sorted((real / "images").glob(picture))[0]
+    (row,) = session.predict(decoder.decode(file.read_bytes())[np.newaxis])
+    assert any(label in prediction["label"] for prediction in classify(row, 3))
+
+
+def test_the_landmarks_model_runs_by_tag_and_operations(real: Path) -> None:
+    session = Session(bundle(real, LANDMARKS, 112, LANDMARK_SCALE, **BY_OPERATIONS))
+    assert session.batch_limit == 1
+    assert session.output_shape == (136,)
+    # The reference input is normalised already; undone, it is whole numbers again.
+    scaled = numbers(real / "landmarks" / "input_112x112x3.json.gz").reshape(112, 112, 3)
+    face = scaled * 255 + (122.782, 117.001, 104.298)
+    assert np.abs(face - face.round()).max() < 1e-4
+    pixels = face.round().astype(np.uint8)
+    expected = numbers(real / "landmarks" / "output_136.json.gz").reshape(136)
+    np.testing.assert_allclose(session.predict(pixels[np.newaxis])[0], expected, atol=1e-6)
+
+
+def test_its_batch_of_one_does_not_mix_faces_up(real: Path) -> None:
+    session = Session(bundle(real, LANDMARKS, 112, LANDMARK_SCALE, **BY_OPERATIONS))
+    scaled = numbers(real / "landmarks" / "input_112x112x3.json.gz").reshape(112, 112, 3)
+    face = (scaled * 255 + (122.782, 117.001, 104.298)).round().astype(np.uint8)
+    faces = np.stack([face, face[:, ::-1], face // 2])
+    together = session.predict(faces)
+    assert together.shape == (3, 136)
+    alone = np.concatenate([session.predict(faces[n : n + 1]) for n in range(3)])
+    np.testing.assert_array_equal(together, alone)
+    assert np.abs(together[0] - together[1]).max() > 0.01
+    assert np.abs(together[0] - together[2]).max() > 0.001
+
+
+@pytest.mark.parametrize("tags", [("serve",), ("mytag",), ("myTag", "gpu")])
+def test_a_wrong_tag_is_answered_with_theirs(tags: tuple[str, ...], real: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        Session(bundle(real, LANDMARKS, 112, "none", **(BY_OPERATIONS | {"tags": tags})))
+    assert caught.value.hint == "it has 'myTag'"

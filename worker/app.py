@@ -1,0 +1,108 @@
+"""The Celery entry: `celery -A millrace.worker.app worker`, configured by `MILLRACE_…`.
+
+`millrace worker` starts the same app through `millrace.worker.process`. This module builds
+its app when it is imported, because that is what Celery's command looks for; everything
+else is made by functions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.exceptions import CPendingDeprecationWarning
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging
+
+from millrace.core.celery_app import make_app
+from millrace.core.errors import MillraceError
+from millrace.core.log import configure, get_logger
+from millrace.core.message import ChunkMessage
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.topology import PREDICT_CHUNK
+from millrace.worker.engine import Engine, queues_of
+from millrace.worker.model_source import find_model
+from millrace.worker.options import WorkerOptions
+
+log = get_logger(__name__)
+
+
+class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Loads the model before the consumer starts; lets the chunks in hand end when it stops."""
+
+    requires = ("celery.worker.components:Hub",)
+
+    def start(self, worker: Any) -> None:
+        try:
+            worker.app.engine.load()
+        except MillraceError as error:
+            fail(error)
+
+    def stop(self, worker: Any) -> None:
+        worker.app.engine.stop()
+
+    def terminate(self, worker: Any) -> None:
+        worker.app.engine.hand_back()
+
+
+def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
+    """An app that knows one task and one model. Raises ModelNotFound, ModelError, …"""
+    bundle = find_model(Services(settings), options)
+    app = make_app(
+        settings,
+        transport="millrace.worker.transport:Transport",
+        queues=queues_of(bundle),
+        pool="millrace.worker.pool:ChunkPool",
+        slots=options.slots,
+    )
+    app.conf.worker_consumer = "millrace.worker.intake:ChunkConsumer"
+    app.engine = Engine(settings, options, bundle, app)
+    app.steps["worker"].add(EngineStep)
+
+    def predict_chunk(**fields: Any) -> None:
+        app.engine.handle(ChunkMessage.read(fields))
+
+    app.task(
+        predict_chunk, name=PREDICT_CHUNK, Strategy="millrace.worker.intake:strategy", typing=False
+    )
+    app.finalize()
+    for name in [name for name in app.tasks if name != PREDICT_CHUNK]:
+        # Celery's own tasks would let whoever writes to Redis publish to other queues.
+        app.tasks.unregister(name)
+    return app
+
+
+def fail(error: MillraceError) -> None:
+    """End the process with one line and the error's exit code."""
+    print(f"millrace worker: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+    sys.stderr.flush()
+    # Celery turns exceptions of a boot step into its own exit code; this one is documented.
+    os._exit(error.exit_code)
+
+
+def _from_environment() -> Celery:
+    try:
+        settings = Settings.load()
+        configure(settings.log_level, settings.log_format)
+        setup_logging.connect(_keep_our_logging)
+        # Of root, for the sake of pickle, which is not taken here; of late acknowledgement,
+        # which is not used.
+        for category in (SecurityWarning, CPendingDeprecationWarning):
+            warnings.filterwarnings("ignore", category=category)
+        return make_worker_app(settings, WorkerOptions.load())
+    except MillraceError as error:
+        fail(error)
+        raise
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Celery sets up no logging of its own where this signal has a receiver."""
+
+
+app = _from_environment()

@@ -1,0 +1,155 @@
+"""One worker process's engine: the model and everything that keeps it fed."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from millrace.core.bundle import Bundle
+from millrace.core.claims import Claims, ModelIdentity
+from millrace.core.errors import MillraceError
+from millrace.core.log import get_logger
+from millrace.core.message import ChunkMessage
+from millrace.core.model_ref import ModelRef
+from millrace.core.reconcile import Reconciler
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.topology import queue_name
+from millrace.worker.batcher import BatchLimits, MicroBatcher
+from millrace.worker.heads import make_head
+from millrace.worker.heartbeat import Heartbeat, worker_name
+from millrace.worker.images import ImageDecoder
+from millrace.worker.in_hand import InHand
+from millrace.worker.options import WorkerOptions
+from millrace.worker.periodic import Periodic
+from millrace.worker.pipeline import Pipeline, Threads
+from millrace.worker.runner import ChunkRunner, Model
+from millrace.worker.session import OutOfMemoryError, Session
+
+log = get_logger(__name__)
+
+
+class Engine:
+    """Loaded and warmed before it takes work; stopped only when nothing is in hand."""
+
+    def __init__(
+        self, settings: Settings, options: WorkerOptions, bundle: Bundle, app: Celery
+    ) -> None:
+        """Put the parts together; nothing is loaded or connected yet."""
+        self.name = worker_name()
+        self.bundle = bundle
+        self.queues = queues_of(bundle)
+        self._options = options
+        self._services = Services(settings, app)
+        self._in_hand = InHand()
+        self._claims = Claims(
+            self._services.redis,
+            worker=self.name,
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+        )
+        reconciler = Reconciler(
+            self._services.jobs,
+            self._services.queue,
+            self._services.feeder,
+            self._services.finalizer,
+            every_s=settings.reconcile_s,
+        )
+        self._reconciling = Periodic(
+            "reconciler",
+            settings.reconcile_s,
+            lambda: [reconciler.tick(queue) for queue in self.queues],
+        )
+        self._heartbeat = Heartbeat(
+            self.name,
+            str(ModelRef(bundle.card.name, bundle.card.version)),
+            self.queues,
+            options.slots,
+            settings.lease_s,
+            self._claims,
+            self._services.fleet,
+            self._in_hand,
+        )
+
+    def load(self) -> None:
+        """Load the model, warm it up, and start the threads. Raises ModelError, MissingExtra."""
+        self._announce_loading()
+        try:
+            self._load()
+        except BaseException:
+            self._heartbeat.leave()
+            raise
+
+    def _load(self) -> None:
+        options, card = self._options, self.bundle.card
+        session = Session(self.bundle, threads=options.threads)
+        head = make_head(self.bundle, session.output_shape)
+        session.warm_up(options.batch_size)
+        self._batcher = MicroBatcher(
+            session.predict,
+            BatchLimits(options.batch_size, options.max_delay_ms / 1000),
+            out_of_memory=OutOfMemoryError,
+        )
+        decoder = ImageDecoder(card, max_pixels=options.max_pixels)
+        in_flight = 4 * options.batch_size + options.fetch_threads
+        self._pipeline = Pipeline(
+            decoder.decode,
+            self._batcher,
+            Threads(options.fetch_threads, options.decode_threads, in_flight),
+        )
+        model = Model(ModelIdentity(card.version or "", self.bundle.digest), self.queues, head)
+        self._runner = ChunkRunner(
+            self._services, self._claims, self._pipeline, model, self._in_hand
+        )
+        self._batcher.start()
+        self._heartbeat.start()
+        self._reconciling.start()
+        log.info(
+            "ready",
+            worker=self.name,
+            model=str(ModelRef(card.name, card.version)),
+            batch_size=options.batch_size,
+            slots=options.slots,
+        )
+
+    def handle(self, message: ChunkMessage) -> None:
+        """Run one message to its end."""
+        self._runner.handle(message)
+
+    def begin_stop(self) -> int:
+        """Take no more chunks; returns how many are in hand."""
+        return self._in_hand.close()
+
+    def stop(self) -> None:
+        """Shut down in the order that loses nothing: let the chunks in hand end, then the
+        pipeline that feeds the batcher, then the batcher; the heartbeat goes last, for until
+        then it keeps the leases alive."""
+        self._in_hand.close()
+        self._in_hand.wait_empty()
+        self._pipeline.close()
+        self._batcher.stop()
+        self._reconciling.stop()
+        self._heartbeat.stop()
+        self._services.redis.close()
+
+    def hand_back(self) -> int:
+        """Give every chunk in hand back at once and queue it again; returns how many."""
+        leases = self._in_hand.leases()
+        for lease in leases:
+            self._runner.hand_back(lease)
+        self._heartbeat.leave()
+        return len(leases)
+
+    def _announce_loading(self) -> None:
+        try:
+            self._heartbeat.announce("loading")
+        except MillraceError as error:
+            log.warning("cannot announce the worker yet", error=error.message)
+
+
+def queues_of(bundle: Bundle) -> tuple[str, ...]:
+    """What a worker of this model consumes: unpinned jobs, and those pinned to its version."""
+    card = bundle.card
+    names = [queue_name(card.name, None)]
+    if card.version is not None:
+        names.append(queue_name(card.name, card.version))
+    return tuple(names)

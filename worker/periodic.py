@@ -1,0 +1,39 @@
+"""A thread that does one thing again and again, and survives its failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from millrace.core.errors import MillraceError
+from millrace.core.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Periodic:
+    """Calls `action` at once, and then `every_s` seconds after it last returned."""
+
+    def __init__(self, name: str, every_s: float, action: Callable[[], object]) -> None:
+        self._name, self._every_s, self._action = name, every_s, action
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait for the action under way, and end the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._action()
+            except MillraceError as error:
+                log.warning(f"{self._name} failed", error=error.message)
+            except Exception:
+                log.exception(f"{self._name} failed")
+            if self._stop.wait(self._every_s):
+                return

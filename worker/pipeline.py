@@ -1,0 +1,192 @@
+"""Fetch → decode → predict, overlapped by threads; several chunks share one pipeline.
+
+An image moves on by itself: a fetch thread hands its bytes to a decode thread, which hands
+the pixels to the micro-batcher, whose answer is the image's outcome. Any error on the way
+is the outcome too. What is in flight at once is bounded by a budget of images.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.core.errors import (
+    AccessDenied,
+    ItemError,
+    MillraceError,
+    ObjectNotFound,
+    ObjectTooLarge,
+    SourceChanged,
+    Stage,
+    StorageUnavailable,
+)
+from millrace.core.log import get_logger
+from millrace.core.manifest import ManifestRow
+from millrace.core.record import TimingTotals
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+Fetch = Callable[[ManifestRow], bytes]
+Decode = Callable[[bytes], npt.NDArray[np.uint8]]
+
+
+class Batcher(Protocol):
+    """What the pipeline needs of the micro-batcher."""
+
+    def submit(
+        self, image: npt.NDArray[np.uint8], on_result: Callable[[Any, int], None]
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Threads per stage, and how many images may be in flight in all of them together."""
+
+    fetch: int
+    decode: int
+    in_flight: int
+
+
+@dataclass(slots=True)
+class Image:
+    """One image on its way: its row, then its scores or its error, and the time it took."""
+
+    row: ManifestRow
+    scores: npt.NDArray[np.float32] | None = None
+    error: ItemError | None = None
+    fetch_us: int = 0
+    decode_us: int = 0
+    infer_us: int = 0
+
+
+@dataclass(slots=True)
+class _Countdown:
+    """Opens when every image of a chunk has its outcome."""
+
+    left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def tick(self) -> None:
+        with self.lock:
+            self.left -= 1
+            if self.left == 0:
+                self.opened.set()
+
+
+class Pipeline:
+    """Shared by the chunks in flight; `run` is called from one thread per chunk."""
+
+    def __init__(self, decode: Decode, batcher: Batcher, threads: Threads) -> None:
+        self._decode = decode
+        self._batcher = batcher
+        self._budget = threading.BoundedSemaphore(threads.in_flight)
+        self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
+        self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
+
+    def run(self, rows: Sequence[ManifestRow], fetch: Fetch) -> list[Image]:
+        """The images of a chunk, each with scores or an error, in the order of `rows`."""
+        images = [Image(row) for row in rows]
+        if not images:
+            return images
+        countdown = _Countdown(len(images))
+        for image in images:
+            self._budget.acquire()
+            self._fetchers.submit(self._fetch_one, image, fetch, countdown)
+        countdown.opened.wait()
+        return images
+
+    def for_each(self, action: Callable[[T], None], items: Iterable[T]) -> None:
+        """Run a storage action for many items, in the fetch threads. Raises the first error."""
+        for _ in self._fetchers.map(action, items):
+            pass
+
+    def close(self) -> None:
+        """End the threads; nothing may be running."""
+        self._fetchers.shutdown()
+        self._decoders.shutdown()
+
+    def _fetch_one(self, image: Image, fetch: Fetch, countdown: _Countdown) -> None:
+        started = time.perf_counter()
+        try:
+            data = fetch(image.row)
+        except BaseException as error:
+            # A panic in a native library is no Exception; the chunk would wait for it for ever.
+            image.fetch_us = _us_since(started)
+            self._fail(image, fetch_error(error), countdown)
+            return
+        image.fetch_us = _us_since(started)
+        self._decoders.submit(self._decode_one, image, data, countdown)
+
+    def _decode_one(self, image: Image, data: bytes, countdown: _Countdown) -> None:
+        started = time.perf_counter()
+        try:
+            pixels = self._decode(data)
+        except BaseException as error:
+            image.decode_us = _us_since(started)
+            self._fail(image, as_item_error(error, Stage.DECODE), countdown)
+            return
+        image.decode_us = _us_since(started)
+
+        def on_result(answer: npt.NDArray[np.float32] | Exception, us: int) -> None:
+            image.infer_us = us
+            if isinstance(answer, Exception):
+                self._fail(image, as_item_error(answer, Stage.INFER), countdown)
+            else:
+                image.scores = answer
+                self._done(countdown)
+
+        self._batcher.submit(pixels, on_result)
+
+    def _fail(self, image: Image, error: ItemError, countdown: _Countdown) -> None:
+        image.error = error
+        self._done(countdown)
+
+    def _done(self, countdown: _Countdown) -> None:
+        self._budget.release()
+        countdown.tick()
+
+
+def timing_of(images: Sequence[Image], write_us: int) -> TimingTotals:
+    """The time a chunk's images took, by stage."""
+    return TimingTotals(
+        fetch=sum(image.fetch_us for image in images),
+        decode=sum(image.decode_us for image in images),
+        infer=sum(image.infer_us for image in images),
+        write=write_us,
+    )
+
+
+def fetch_error(error: BaseException) -> ItemError:
+    """The error line a failed fetch becomes."""
+    codes: list[tuple[type[MillraceError], str, bool]] = [
+        (ObjectNotFound, "not_found", False),
+        (AccessDenied, "access_denied", False),
+        (SourceChanged, "source_changed", False),
+        (ObjectTooLarge, "too_large", False),
+        (StorageUnavailable, "storage_unavailable", True),
+    ]
+    for kind, code, retryable in codes:
+        if isinstance(error, kind):
+            return ItemError(Stage.FETCH, code, error.message, retryable=retryable)
+    return as_item_error(error, Stage.FETCH)
+
+
+def as_item_error(error: BaseException, stage: Stage) -> ItemError:
+    """Any other failure of one image as its error line: code `internal`."""
+    if isinstance(error, ItemError):
+        return error
+    log.error("an image failed unexpectedly", stage=str(stage), exc_info=error)
+    return ItemError(stage, "internal", f"{type(error).__name__}: {error}"[:300], retryable=True)
+
+
+def _us_since(started: float) -> int:
+    return int((time.perf_counter() - started) * 1e6)

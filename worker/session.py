@@ -1,0 +1,290 @@
+"""The loaded model: a frozen graph behind one callable; the only TensorFlow in `worker/`.
+
+Variables are frozen to constants so that TensorFlow's graph optimiser can fold and fuse;
+pixels are fed as uint8 and normalised inside the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.core.bundle import Bundle
+from millrace.core.card import Channels
+from millrace.core.errors import ModelError
+from millrace.core.load_tensorflow import load_tensorflow
+from millrace.core.log import get_logger
+
+if TYPE_CHECKING:
+    Pixels = npt.NDArray[np.uint8]
+    Scores = npt.NDArray[np.float32]
+
+log = get_logger(__name__)
+
+
+_Call = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+_Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A SavedModel in its session; the names of its input and output tensors."""
+
+    graph: Any
+    session: Any
+    source: str
+    target: str
+    batch: int | None
+    """The batch size, if the model fixes it."""
+
+
+class OutOfMemoryError(Exception):
+    """The device has no room for this batch; a smaller one may do."""
+
+
+class Session:
+    """One model, ready to predict. `predict` may be called from one thread at a time."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+        """Load by the card's tags and freeze. Raises ModelError, MissingExtra.
+
+        `threads` bounds TensorFlow's intra-op threads; 0 lets it choose. A model that does
+        not run frozen (lookup tables, say) runs as it is, slower, and the log says so.
+        """
+        self._tf = load_tensorflow()
+        self._bundle = bundle
+        tf1 = self._tf.compat.v1
+        self._config = tf1.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=1 if threads else 0,
+            gpu_options=tf1.GPUOptions(allow_growth=True),
+        )
+        with self._as_model_errors("cannot be used"):
+            loaded = self._load()
+            self.batch_limit = loaded.batch
+            try:
+                self._call, self.output_shape = self._frozen(loaded)
+                self._try()
+                loaded.session.close()
+            except ModelError as error:
+                self._call, self.output_shape = self._as_it_is(loaded)
+                self._try()
+                log.warning("the model runs unfrozen, which is slower", why=error.message)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        card = self._bundle.card
+        return card.height, card.width, card.channels.depth
+
+    def predict(self, pixels: Pixels) -> Scores:
+        """uint8 pixels [n, height, width, channels] to float32 scores [n, …], in order.
+
+        A model whose batch dimension is fixed is run in batches of that size. Raises
+        OutOfMemoryError; ModelError if the model does not answer row for row.
+        """
+        if self.batch_limit is None:
+            return self._run(pixels)
+        step = self.batch_limit
+        return np.concatenate(
+            [self._run_padded(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
+        )
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run a full batch and its halves once, so that no request pays for set-up.
+
+        The graph is not traced per size, so the sizes between cost nothing new. Raises
+        ModelError.
+        """
+        size = batch_size if self.batch_limit is None else self.batch_limit
+        while size:
+            try:
+                self.predict(np.zeros((size, *self.input_shape), np.uint8))
+            except OutOfMemoryError:
+                log.warning("a batch does not fit in memory", batch_size=size)
+            size = size // 2 if self.batch_limit is None else 0
+
+    def _run_padded(self, pixels: Pixels, size: int) -> Scores:
+        short = size - len(pixels)
+        if not short:
+            return self._run(pixels)
+        padding = np.zeros((short, *pixels.shape[1:]), np.uint8)
+        return self._run(np.concatenate([pixels, padding]))[: len(pixels)]
+
+    def _run(self, pixels: Pixels) -> Scores:
+        try:
+            scores: Scores = self._call(pixels)
+        except self._tf.errors.ResourceExhaustedError as error:
+            raise OutOfMemoryError(str(error)) from error
+        except self._tf.errors.OpError as error:
+            raise ModelError(f"{self._bundle.card.name}: {_line(error)}") from error
+        if scores.shape[:1] != pixels.shape[:1]:
+            raise ModelError(
+                f"{self._bundle.card.name}: {len(pixels)} images in, output of {scores.shape}"
+            )
+        return scores
+
+    def _try(self) -> None:
+        """Run one image: loading does not find out whether a model runs."""
+        self.predict(np.zeros((1, *self.input_shape), np.uint8))
+
+    def _load(self) -> _Loaded:
+        """The SavedModel in a TF1 session, which takes models written by TF1 and TF2 alike."""
+        tf1, card, path = self._tf.compat.v1, self._bundle.card, self._bundle.path
+        graph = self._tf.Graph()
+        session = tf1.Session(graph=graph, config=self._config)
+        with graph.as_default():
+            try:
+                meta = tf1.saved_model.load(session, list(card.tags), str(path))
+            except Exception as error:
+                raise self._load_error(error) from error
+        source, target = self._tensors(graph, meta)
+        batch = self._check_input(graph.get_tensor_by_name(source))
+        return _Loaded(graph, session, source, target, batch)
+
+    def _tensors(self, graph: Any, meta: Any) -> tuple[str, str]:
+        """Names of the input and output tensors: by signature or by operation."""
+        card = self._bundle.card
+        if card.signature is None:
+            source = self._tensor_of(graph, card.input_op or "")
+            return source, self._tensor_of(graph, card.output_op or "")
+        signature = meta.signature_def.get(card.signature)
+        if signature is None:
+            names = sorted(name for name in meta.signature_def if not name.startswith("__"))
+            held = ", ".join(names) or "none; name the operations instead"
+            raise ModelError(
+                f"{self._bundle.path} has no signature {card.signature!r}", hint=f"it has {held}"
+            )
+        if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+            raise ModelError(
+                f"signature {card.signature!r} has {len(signature.inputs)} inputs and "
+                f"{len(signature.outputs)} outputs",
+                hint="name one of each with --input-op and --output-op",
+            )
+        (given,), (answered,) = signature.inputs.values(), signature.outputs.values()
+        return given.name, answered.name
+
+    def _tensor_of(self, graph: Any, operation: str) -> str:
+        name = operation if ":" in operation else f"{operation}:0"
+        try:
+            graph.get_tensor_by_name(name)
+        except (KeyError, ValueError):
+            raise ModelError(f"{self._bundle.path} has no operation {operation!r}") from None
+        return name
+
+    def _check_input(self, tensor: Any) -> int | None:
+        """Refuse an input the card contradicts; returns the fixed batch size, if it is."""
+        height, width, channels = self.input_shape
+        dims = tensor.shape.as_list() if tensor.shape.rank is not None else None
+        if dims is not None and (
+            len(dims) != 4
+            or any(
+                have not in (None, want)
+                for have, want in zip(dims[1:], self.input_shape, strict=True)
+            )
+        ):
+            raise ModelError(
+                f"{self._bundle.card.name}: the input is {dims}, "
+                f"the card says [n, {height}, {width}, {channels}]"
+            )
+        if tensor.dtype not in (self._tf.float32, self._tf.uint8):
+            raise ModelError(f"{self._bundle.card.name}: input of {tensor.dtype.name}")
+        batch: int | None = dims[0] if dims else None
+        if batch is not None:
+            log.warning("the model's batch size is fixed; it runs slower", batch_size=batch)
+        return batch
+
+    def _frozen(self, loaded: _Loaded) -> tuple[_Call, _Shape]:
+        """The model with its variables as constants, behind a uint8 input."""
+        from tensorflow.python.framework import convert_to_constants
+
+        with self._as_model_errors("cannot be frozen"):
+            graph_def = convert_to_constants.convert_variables_to_constants_from_session_graph(
+                loaded.session,
+                loaded.graph.as_graph_def(add_shapes=True),
+                [loaded.target.partition(":")[0]],
+            )
+        if loaded.source.partition(":")[0] not in {node.name for node in graph_def.node}:
+            raise ModelError(
+                f"{self._bundle.card.name}: the output does not depend on {loaded.source!r}"
+            )
+        tf1 = self._tf.compat.v1
+        dtype = loaded.graph.get_tensor_by_name(loaded.source).dtype
+        graph = self._tf.Graph()
+        with graph.as_default():
+            pixels = self._pixels()
+            (output,) = tf1.import_graph_def(
+                graph_def,
+                {loaded.source: self._normalised(pixels, dtype)},
+                [loaded.target],
+                name="model",
+            )
+            scores = self._scores(output)
+        session = tf1.Session(graph=graph, config=self._config)
+        return session.make_callable(scores, [pixels]), tuple(scores.shape.as_list()[1:])
+
+    def _as_it_is(self, loaded: _Loaded) -> tuple[_Call, _Shape]:
+        """The model in the session it was loaded into: normalised first, then fed."""
+        source = loaded.graph.get_tensor_by_name(loaded.source)
+        with loaded.graph.as_default():
+            pixels = self._pixels()
+            normalised = self._normalised(pixels, source.dtype)
+            scores = self._scores(loaded.graph.get_tensor_by_name(loaded.target))
+        normalise = loaded.session.make_callable(normalised, [pixels])
+        predict = loaded.session.make_callable(scores, [source])
+        return lambda batch: predict(normalise(batch)), tuple(scores.shape.as_list()[1:])
+
+    def _pixels(self) -> Any:
+        shape = [self.batch_limit, *self.input_shape]
+        return self._tf.compat.v1.placeholder(self._tf.uint8, shape, "pixels")
+
+    def _normalised(self, pixels: Any, dtype: Any) -> Any:
+        """The card's normalisation as part of the graph; a uint8 input takes pixels as they are."""
+        tf, card = self._tf, self._bundle.card
+        if card.channels is Channels.BGR:
+            pixels = tf.reverse(pixels, [-1])
+        if dtype == tf.uint8:
+            return pixels
+        mean, scale = card.normalisation.mean_and_scale()
+        return (tf.cast(pixels, tf.float32) - tf.constant(mean)) / tf.constant(scale)
+
+    def _scores(self, output: Any) -> Any:
+        scores = self._tf.cast(output, self._tf.float32)
+        return self._tf.nn.softmax(scores) if self._bundle.card.scores == "logits" else scores
+
+    @contextmanager
+    def _as_model_errors(self, what: str) -> Iterator[None]:
+        """TensorFlow raises nearly anything for a model it cannot use."""
+        try:
+            yield
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{self._bundle.path} {what}: {_line(error)}") from error
+
+    def _load_error(self, error: Exception) -> ModelError:
+        text = _line(error)
+        if "could not be found in SavedModel" in text or "MetaGraphDef" in text:
+            return ModelError(
+                f"{self._bundle.path} has no graph with the tags "
+                f"{','.join(self._bundle.card.tags)!r}",
+                hint=f"it has {self._available_tags()}",
+            )
+        return ModelError(f"{self._bundle.path} does not load: {text}")
+
+    def _available_tags(self) -> str:
+        from tensorflow.python.tools import saved_model_utils
+
+        sets = saved_model_utils.get_saved_model_tag_sets(str(self._bundle.path))
+        return " or ".join(repr(",".join(tags)) for tags in sets)
+
+
+def _line(error: Exception) -> str:
+    """The line of an error that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((x for x in lines if x and x != "Graph execution error:"), type(error).__name__)

@@ -1,0 +1,145 @@
+"""The supervisor: N worker processes, restarted when they die, stopped together.
+
+TensorFlow must not be forked, so each process is started afresh and configured by its
+environment. The supervisor itself loads neither TensorFlow nor Celery.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+
+from millrace.core.errors import ExitCode
+from millrace.core.log import get_logger
+
+log = get_logger(__name__)
+
+PARENT_FD = "MILLRACE_PARENT_FD"
+
+HOPELESS = frozenset(
+    {
+        ExitCode.USAGE,
+        ExitCode.NOT_FOUND,
+        ExitCode.ACCESS_DENIED,
+        ExitCode.MODEL,
+        ExitCode.MISSING_EXTRA,
+    }
+)
+"""Exit codes that a restart would only repeat."""
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+STEADY_S = 60.0
+"""A process that lived this long starts over with the first delay."""
+
+
+def threads_each(processes: int) -> int:
+    """TensorFlow threads per process, so that together they fill the machine once."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One of the N processes, across its restarts."""
+
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    delay: float = FIRST_DELAY_S
+    due: float = 0.0
+
+
+class Supervisor:
+    """Starts with `start`; `poll` is called until it returns an exit code."""
+
+    def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self._slots = [_Slot() for _ in range(processes)]
+        self._stopping = False
+        self._code: int = ExitCode.OK
+        # Children watch our end of this pipe: it closes however we die.
+        self._child_end, self._our_end = os.pipe()
+
+    def run(self) -> int:
+        """Supervise until told to stop by SIGINT or SIGTERM, or until it is hopeless.
+
+        Returns the exit code: 0 after a stop, else the code of the process that failed.
+        """
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            self.stop(number)
+
+        previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.start()
+            while (code := self.poll()) is None:
+                time.sleep(0.1)
+            return code
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def start(self) -> None:
+        """Start every process."""
+        for slot in self._slots:
+            self._spawn(slot)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Pass a signal on; no process is restarted any more."""
+        self._stopping = True
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is None:
+                slot.process.send_signal(number)
+
+    def poll(self) -> int | None:
+        """Look after the processes once; the exit code when all are gone for good."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.process is not None:
+                code = slot.process.poll()
+                if code is not None:
+                    self._ended(slot, code, now)
+            elif not self._stopping and now >= slot.due:
+                self._spawn(slot)
+        alive = any(slot.process is not None for slot in self._slots)
+        return self._code if self._stopping and not alive else None
+
+    @property
+    def pids(self) -> list[int]:
+        return [slot.process.pid for slot in self._slots if slot.process is not None]
+
+    def _spawn(self, slot: _Slot) -> None:
+        slot.process = subprocess.Popen(
+            [sys.executable, "-m", "millrace.worker.process"],
+            env={**os.environ, **self._environment, PARENT_FD: str(self._child_end)},
+            pass_fds=[self._child_end],
+            close_fds=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # the terminal's Ctrl-C reaches us alone; we pass it on
+        )
+        slot.started = time.monotonic()
+        if self._stopping:
+            # A stop that came while it was being started has passed it by.
+            slot.process.terminate()
+
+    def _ended(self, slot: _Slot, code: int, now: float) -> None:
+        pid = slot.process.pid if slot.process else 0
+        slot.process = None
+        if self._stopping:
+            if code not in (0, -signal.SIGTERM, -signal.SIGINT) and self._code == ExitCode.OK:
+                self._code = code if code > 0 else ExitCode.INTERNAL
+            return
+        if code in HOPELESS:
+            self._code = code
+            self.stop()
+            return
+        if now - slot.started > STEADY_S:
+            slot.delay = FIRST_DELAY_S
+        slot.due = now + slot.delay
+        log.error("a worker process ended; restarting it", pid=pid, code=code, in_s=slot.delay)
+        slot.delay = min(LONGEST_DELAY_S, 2 * slot.delay)

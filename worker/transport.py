@@ -1,0 +1,57 @@
+"""kombu's Redis transport, made to survive what can stand in a queue.
+
+Messages are taken without kombu's acknowledgement bookkeeping: a claim's lease already says
+who has a chunk, and the reconciler re-sends what was popped and lost. So there is no shared
+`unacked` hash, no visibility timeout that runs a long chunk twice, and no acknowledgement
+that could fail and leak prefetch credit.
+"""
+
+from __future__ import annotations
+
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from redis.exceptions import RedisError
+
+from millrace.core.log import get_logger
+
+log = get_logger(__name__)
+
+
+class NoBookkeeping(virtual.QoS):  # type: ignore[misc]
+    """Remembers no message, so that nothing can leak: how many are taken at once is decided
+    by the free chunk slots (`worker_disable_prefetch`), and all are taken for good."""
+
+    def can_consume(self) -> bool:
+        return True
+
+    def append(self, message: Any, delivery_tag: str) -> None: ...
+
+    def ack(self, delivery_tag: str) -> None: ...
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None: ...
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """Takes messages for good, and drops entries that are not messages."""
+
+    QoS = NoBookkeeping
+    do_restore = False
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (Empty, OSError, RedisError):
+            raise
+        except Exception as error:
+            # Whatever wrote it, one entry must not stop the worker that happens to pop it.
+            log.warning("dropped a queue entry that is no message", error=repr(error)[:200])
+            return True
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """Named in the worker app's `broker_transport`."""
+
+    Channel = Channel
