@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType, TracebackType
 
 
 class CtrlC:
     """Remembers that Ctrl-C was pressed; use as a context manager in the main thread.
 
-    Python raises KeyboardInterrupt wherever the main thread happens to be, and drops it if
-    that is a destructor or a weak reference's callback (TensorFlow has many). What runs long
-    calls `check` now and then.
+    Python raises KeyboardInterrupt wherever the main thread happens to be, and if that is a
+    destructor or a weak reference's callback (TensorFlow has many) it drops it, with a
+    traceback on stderr. What runs long calls `check` now and then; the traceback is not shown.
     """
 
     def __init__(self) -> None:
         self._pressed = False
 
     def __enter__(self) -> CtrlC:
+        self._unraisable = sys.unraisablehook
+        sys.unraisablehook = self._dropped
         self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
@@ -28,6 +31,7 @@ class CtrlC:
         trace: TracebackType | None,
     ) -> None:
         signal.signal(signal.SIGINT, self._before)
+        sys.unraisablehook = self._unraisable
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was pressed and went unheard."""
@@ -37,3 +41,7 @@ class CtrlC:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._pressed = True
         raise KeyboardInterrupt
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not (self._pressed and isinstance(unraisable.exc_value, KeyboardInterrupt)):
+            self._unraisable(unraisable)

@@ -49,5 +49,5 @@ def test_ctrl_c_takes_the_demo_down(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert b"Traceback" not in output
+    assert b"Traceback" not in output, output.decode()
     wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -38,3 +39,29 @@ def test_the_handler_before_is_put_back() -> None:
     with CtrlC():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Interrupted:
+    def __del__(self) -> None:
+        press()
+
+
+class Broken:
+    def __del__(self) -> None:
+        raise ValueError("broken")
+
+
+def test_one_dropped_in_a_destructor_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: shown.append(args.exc_type))
+    with CtrlC() as ctrl_c:
+        Interrupted()
+        assert shown == []
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.check()
+        Broken()
+    assert shown == [ValueError]
+    Broken()
+    assert shown == [ValueError, ValueError]
