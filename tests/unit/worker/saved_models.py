@@ -101,6 +101,21 @@ class Workshop:
         spec = self.tf.TensorSpec([None, SIDE * SIDE * 3], self.tf.float32)
         return self._function(path, spec, self._softmax)
 
+    def with_a_table(self, path: Path) -> SavedModel:
+        """A lookup table is set up in the session it was loaded into, so freezing loses it."""
+        tf = self.tf
+        levels = tf.constant([0, 1, 2], tf.int64)
+        gains = tf.constant([0.5, 1.0, 2.0])
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(levels, gains), default_value=1.0
+        )
+
+        def call(x: Any) -> Any:
+            gain = table.lookup(tf.cast(x[:, 0, 0, 0] / 64, tf.int64))
+            return self._softmax(x * gain[:, None, None, None])
+
+        return self._function(path, self._floats(), call, table=table)
+
     def answering_nan(self, path: Path) -> SavedModel:
         tf = self.tf
         return self._function(path, self._floats(), lambda x: tf.math.log(self._linear(x) * 0 - 1))
@@ -156,9 +171,13 @@ class Workshop:
     def _floats(self) -> Any:
         return self.tf.TensorSpec([None, SIDE, SIDE, 3], self.tf.float32)
 
-    def _function(self, path: Path, spec: Any, call: Callable[[Any], Any]) -> SavedModel:
+    def _function(
+        self, path: Path, spec: Any, call: Callable[[Any], Any], **resources: Any
+    ) -> SavedModel:
         tf = self.tf
         module = tf.Module()
+        for name, resource in resources.items():
+            setattr(module, name, resource)
         # A variable, so that there is something to freeze.
         module.zero = tf.Variable(tf.zeros([CLASSES]))
         module.call = tf.function(lambda x: call(x) + module.zero, input_signature=[spec])

@@ -29,6 +29,7 @@ FORMS = [
     "of_one_image",
     "of_four_images",
     "of_two_outputs",
+    "with_a_table",
 ]
 
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
@@ -79,6 +80,14 @@ def test_a_fixed_batch_size_is_known_and_said(form: str, limit: int, made: Works
         session = Session(made(form).bundle())
     assert session.batch_limit == limit
     assert [entry["batch_size"] for entry in logs if "fixed" in entry["event"]] == [limit]
+
+
+def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(made: Workshop) -> None:
+    with capture_logs() as logged:
+        Session(made("with_a_table").bundle())
+    (entry,) = [entry for entry in logged if entry["log_level"] == "warning"]
+    assert entry["event"] == "the model runs unfrozen, which is slower"
+    assert "table" in entry["why"].lower(), entry
 
 
 @pytest.mark.parametrize("form", ["by_operations", "of_one_image", "of_four_images"])
