@@ -5,66 +5,39 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 import redis
 
 from millrace.cli.child import Child
+from millrace.cli.embedded_server import EmbeddedServer
 from millrace.core.errors import MissingExtra, RedisUnavailable
 
-STARTS_WITHIN_S = 10.0
 
+class EmbeddedRedis(EmbeddedServer):
+    """A real redis-server with a password and a directory of its own. Use as a context
+    manager; `url` is what to connect to."""
 
-class EmbeddedRedis:
-    """A real redis-server on a free loopback port, with a password and a directory of its
-    own, both gone when it stops. Use as a context manager; `url` is what to connect to."""
+    name = "redis-server"
+    unavailable = RedisUnavailable
+    starts_within_s = 10.0
 
     def __init__(self) -> None:
-        self.port = 0
-        self.url = ""
-        self._directory = Path()
-        self._server: Child | None = None
+        super().__init__()
+        self._password = secrets.token_hex(16)
 
-    def __enter__(self) -> EmbeddedRedis:
-        """Start it and wait until it answers. Raises MissingExtra, RedisUnavailable."""
-        binary = find_redis_server()
-        self._directory = Path(tempfile.mkdtemp(prefix="millrace-redis-"))
-        self.port = free_port()
-        password = secrets.token_hex(16)
-        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
+    @property
+    def url(self) -> str:
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    def _start(self, directory: Path) -> Child:
         config = (
-            f"port {self.port}\nbind 127.0.0.1\nrequirepass {password}\n"
-            f'dir "{self._directory}"\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
+            f"port {self.port}\nbind 127.0.0.1\nrequirepass {self._password}\n"
+            f'dir "{directory}"\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
         )
         # The password goes through standard input, where `ps` does not show it.
-        self._server = Child(
-            [binary, "-"], stdin=config.encode(), log=self._directory / "redis.log"
-        )
-        try:
-            problem = self._server.wait_until(self._answers, STARTS_WITHIN_S)
-            if problem:
-                raise RedisUnavailable(f"redis-server did not start: {problem}")
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        return Child([find_redis_server(), "-"], stdin=config.encode(), log=directory / "log")
 
     def _answers(self) -> bool:
         try:
@@ -85,11 +58,3 @@ def find_redis_server() -> str:
     if found is None:
         raise MissingExtra("redis-server", "local")
     return found
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

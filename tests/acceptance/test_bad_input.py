@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
 from tests.support import millrace, millrace_json, random_pixels, write_png
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from millrace.cli.embedded_redis import EmbeddedRedis, find_redis_server, free_port
+from millrace.cli.embedded_redis import EmbeddedRedis, find_redis_server
+from millrace.cli.embedded_server import free_port
 from millrace.core.redis_client import RedisClient
 from millrace.core.settings import Settings
 
@@ -33,7 +34,7 @@ def test_it_keeps_nothing(settings: Settings) -> None:
     client = RedisClient(settings).raw
     directory = Path(client.config_get("dir")["dir"])
     assert client.config_get("save")["save"] == ""
-    assert [path.name for path in directory.iterdir()] == ["redis.log"]
+    assert [path.name for path in directory.iterdir()] == ["log"]
 
 
 def test_nothing_is_left_of_it_even_if_its_user_fails() -> None:

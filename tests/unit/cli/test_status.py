@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
 from millrace.core.fleet import WorkerInfo
 from millrace.core.job import JobSpec, JobState

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from redis import exceptions as rx
 
-from millrace.cli.embedded_redis import EmbeddedRedis, free_port
+from millrace.cli.embedded_redis import EmbeddedRedis
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import (
     AccessDenied,
     CorruptRecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import UsageError
 from millrace.core.services import Services
 from millrace.core.settings import Settings

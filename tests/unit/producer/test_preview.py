@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ObjectNotFound
 from millrace.core.services import Services
 from millrace.core.settings import Settings

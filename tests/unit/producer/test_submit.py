@@ -153,7 +153,7 @@ def test_an_input_that_is_not_there_makes_no_job(
 
 
 def test_without_redis_nothing_is_written(photos: Path, out: Path) -> None:
-    from millrace.cli.embedded_redis import free_port
+    from millrace.cli.embedded_server import free_port
 
     settings = Settings.load(redis_url=f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(RedisUnavailable):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from millrace.cli.embedded_redis import free_port
+from millrace.cli.embedded_server import free_port
 from millrace.core.card import Card
 from millrace.core.claims import Answer, Claims, Lease, ModelIdentity
 from millrace.core.errors import ItemError, Stage

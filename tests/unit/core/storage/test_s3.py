@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from millrace.cli.embedded_redis import free_port
 from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.cli.embedded_server import free_port
 from millrace.core.errors import (
     AccessDenied,
     AlreadyExists,
