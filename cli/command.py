@@ -40,8 +40,11 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if os.environ.get("MILLRACE_LOG_LEVEL") == "debug":
                 traceback.print_exc()
-            print(f"millrace: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-            print("  this is a bug; MILLRACE_LOG_LEVEL=debug shows where", file=sys.stderr)
+            bug = MillraceError(
+                f"unexpected {type(error).__name__}: {error}",
+                hint="this is a bug; MILLRACE_LOG_LEVEL=debug shows where",
+            )
+            report(bug, as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(ExitCode.INTERNAL) from None
 
     return wrapper

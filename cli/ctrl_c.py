@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost."""
+"""Ctrl-C, and SIGTERM like it, that cannot get lost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class CtrlC:
-    """Remembers that Ctrl-C was pressed; use as a context manager in the main thread.
+    """Makes SIGINT and SIGTERM a KeyboardInterrupt, and remembers it, so that what was started
+    is taken down again. Use as a context manager in the main thread.
 
     Python raises KeyboardInterrupt wherever the main thread happens to be, and if that is a
     destructor or a weak reference's callback (TensorFlow has many) it drops it, with a
@@ -21,7 +24,7 @@ class CtrlC:
     def __enter__(self) -> CtrlC:
         self._unraisable = sys.unraisablehook
         sys.unraisablehook = self._dropped
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -30,7 +33,8 @@ class CtrlC:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = self._unraisable
 
     def check(self) -> None:

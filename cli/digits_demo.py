@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ from millrace.cli import show
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.cli.local import crew_of
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.core.status import JobStatus
 from millrace.export import export_keras
@@ -46,7 +42,8 @@ def run_demo(processes: int, keep: str) -> None:
         with console.status("exporting it and filling the bucket"):
             labels = _fill_bucket(model, unseen)
         console.print(f"{len(labels):,} held-out digits in s3://{BUCKET}/digits")
-        with _workers(processes):
+        serve = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
+        with crew_of(processes, serve):
             with listing_progress() as listed:
                 job = submit(
                     f"s3://{BUCKET}/digits",
@@ -91,21 +88,6 @@ def _fill_bucket(model: Any, digits: Digits) -> dict[str, str]:
     return labels
 
 
-@contextmanager
-def _workers(processes: int) -> Iterator[None]:
-    """The `millrace worker` command, as a user would start it."""
-    command = [sys.executable, "-m", "millrace.cli.main", "worker", "--model", "digits"]
-    process = subprocess.Popen(
-        [*command, "--processes", str(processes), "--log-level", "warning"],
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
 def _compare(job: Job, labels: dict[str, str], keep: Path) -> tuple[int, Path]:
     """How many predictions are right, and where a copy of them all was kept."""
     keep.mkdir(parents=True, exist_ok=True)
@@ -129,4 +111,4 @@ def _show(status: JobStatus, right: int, copy: Path) -> None:
     table.add_row("accuracy", f"{right / counts.total:.2%}")
     table.add_row("results", f"{status.output.results_uri} (gone with the endpoint)")
     table.add_row("", f"copied to {copy}")
-    show.console().print(table)
+    show.print_table(table)

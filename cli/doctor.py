@@ -134,14 +134,14 @@ def _input(services: Services, source: str) -> Iterator[Check]:
 def _output(services: Services, out: str) -> Iterator[Check]:
     from millrace.core.errors import MillraceError
     from millrace.core.storage import Location
-    from millrace.producer.preview import conditional_writes, write_problem
+    from millrace.producer.preview import create_only_problem, write_problem
 
     try:
         location = Location.parse(out)
+        problem = write_problem(services, location)
     except MillraceError as error:
         yield Check("output", "failed", error.message, error.hint or "")
         return
-    problem = write_problem(services, location)
     if problem:
         yield Check("output", "failed", problem, "check the credentials and the path")
         return
@@ -153,15 +153,15 @@ def _output(services: Services, out: str) -> Iterator[Check]:
             "switched off: a chunk run twice may replace its object",
             "unset MILLRACE_STORAGE_OVERWRITE if the store knows If-None-Match",
         )
-    elif conditional_writes(services, location):
-        yield Check("conditional writes", "ok", "the first writer of an object wins")
-    else:
+    elif problem := create_only_problem(services, location):
         yield Check(
             "conditional writes",
             "failed",
-            "the store ignores If-None-Match: a second writer replaced the first",
-            "set MILLRACE_STORAGE_OVERWRITE=1 to accept that, or use another store",
+            problem,
+            "set MILLRACE_STORAGE_OVERWRITE=1 to overwrite instead, or use another store",
         )
+    else:
+        yield Check("conditional writes", "ok", "the first writer of an object wins")
 
 
 def _installation() -> Iterator[Check]:
@@ -182,11 +182,11 @@ def _show(checks: list[Check]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from millrace.cli.show import console
+    from millrace.cli.show import print_table
 
     colours = {"ok": "green", "warning": "yellow", "failed": "red"}
     table = Table.grid(padding=(0, 2))
     for check in checks:
         detail = escape(check.detail) + (f"\n→ {escape(check.fix)}" if check.fix else "")
         table.add_row(f"[{colours[check.state]}]{check.state}[/]", check.what, detail)
-    console().print(table)
+    print_table(table)

@@ -19,7 +19,10 @@ from millrace.core.status import JobStatus
 from millrace.producer.enqueue import give_up
 from millrace.producer.job import Job
 from millrace.producer.submit import make_spec, submit_spec
-from millrace.worker.supervisor import Supervisor, threads_each
+from millrace.worker.supervisor import Supervisor
+
+FIRST_FAILURES = 3
+"""How often each worker process may end before the first chunk was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,7 @@ def run_locally(
         spec = make_spec(
             services, fields.pop("source"), model=ModelRef.parse(fields.pop("model")), **fields
         )
-        crew = {**environment, "MILLRACE_REDIS_URL": redis.url}
-        crew.setdefault("MILLRACE_THREADS", str(threads_each(processes)))
-        with _workers(processes, crew) as workers:
+        with crew_of(processes, {**environment, "MILLRACE_REDIS_URL": redis.url}) as workers:
             with listing_progress(quiet=quiet) as listed:
                 job = submit_spec(services, spec, listed)
             with prediction_progress(quiet=quiet) as predicted:
@@ -72,9 +73,15 @@ class Crew:
 
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
         self._supervisor = Supervisor(processes, environment)
+        self._patience = FIRST_FAILURES * processes
         self.code: int | None = None
         self.gone = threading.Event()
         self._thread = threading.Thread(target=self._look_after, name="crew", daemon=True)
+
+    @property
+    def keeps_failing(self) -> bool:
+        """So many of them ended by themselves that, if none ever worked, none will."""
+        return self._supervisor.failures >= self._patience
 
     def start(self) -> None:
         self._supervisor.start()
@@ -98,7 +105,8 @@ class Crew:
 
 
 @contextmanager
-def _workers(processes: int, environment: Mapping[str, str]) -> Iterator[Crew]:
+def crew_of(processes: int, environment: Mapping[str, str]) -> Iterator[Crew]:
+    """Worker processes for as long as the context lasts."""
     crew = Crew(processes, environment)
     crew.start()
     try:
@@ -122,7 +130,7 @@ def _watch(
             progress(status)
             if status.terminal:
                 return status
-            if crew.gone.wait(0.3):
+            if crew.gone.wait(0.3) or (status.started_at is None and crew.keeps_failing):
                 give_up(services, job.id, JobState.FAILED, Reason.MODEL_LOAD_FAILED)
                 error = ModelError("the workers could not start; their own line says why")
                 error.exit_code = ExitCode(crew.code or ExitCode.MODEL)

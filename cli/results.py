@@ -6,16 +6,18 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, print_json
+from millrace.cli.command import command
 
 if TYPE_CHECKING:
     from millrace.core.chunks import ChunkPlan
     from millrace.core.jobdir import JobDirectory
+    from millrace.core.services import Services
 
 CSV_COLUMNS = (
     "key", "etag", "label", "index", "score", "error_stage", "error_code", "error_message",
@@ -56,38 +58,58 @@ def results(
 @command
 def errors(job: JobOrUrl, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
     """Show a job's errors: how many by stage and code, then each one."""
-    from collections import Counter
-
     import orjson
 
     from millrace.cli import show
-    from millrace.producer.results import error_lines
 
-    directory, plan = _open(job, redis_url)
-    counts: Counter[str] = Counter()
-    for outcome in error_lines(directory, plan):
-        counts[f"{outcome['error']['stage']}/{outcome['error']['code']}"] += 1
+    counts, outcomes = _errors(job, redis_url)
+    lines = (orjson.dumps(outcome) for outcome in outcomes)
     if as_json:
-        print_json({"by_code": dict(counts), "errors": list(error_lines(directory, plan))})
+        head = b'{"by_code": %s, "errors": [' % orjson.dumps(counts)
+        first = next(lines, b"")
+        _write(chain((head, first), (b",\n" + line for line in lines), (b"]}\n",)), None)
         return
     show.histogram(counts)
     sys.stdout.flush()
-    _write((orjson.dumps(outcome) + b"\n" for outcome in error_lines(directory, plan)), None)
+    _write((line + b"\n" for line in lines), None)
+
+
+def _errors(job: str, redis_url: str | None) -> tuple[dict[str, int], Iterator[dict[str, Any]]]:
+    """The number of errors by stage and code, and the errors."""
+    from collections import Counter
+
+    from millrace.producer.job import Job
+    from millrace.producer.results import error_outcomes
+
+    if "/" not in job:
+        handle = Job(_services(redis_url), job)
+        return handle.status().errors.by_code, handle.errors()
+    directory, plan = _open(job, redis_url)
+    counts = Counter(
+        f"{outcome['error']['stage']}/{outcome['error']['code']}"
+        for outcome in error_outcomes(directory, plan)
+    )
+    return dict(counts), error_outcomes(directory, plan)
 
 
 def _open(job: str, redis_url: str | None) -> tuple[JobDirectory, ChunkPlan]:
     """The job's directory: by its URL from storage alone, by its id through Redis."""
     from millrace.core.jobdir import JobDirectory
-    from millrace.core.services import Services
-    from millrace.core.settings import Settings
     from millrace.core.storage import Location
 
-    services = Services(Settings.load(redis_url=redis_url))
+    services = _services(redis_url)
     if "/" in job:
         directory = JobDirectory(services.stores, Location.parse(job))
         return directory, directory.read_spec().plan
     spec = services.jobs.spec(job)
     return JobDirectory(services.stores, spec.directory), spec.plan
+
+
+def _services(redis_url: str | None) -> Services:
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+
+    return Services(Settings.load(redis_url=redis_url))
 
 
 def _csv(outcomes: Iterable[dict[str, Any]]) -> Iterator[bytes]:
@@ -120,7 +142,7 @@ def _drain(buffer: io.StringIO) -> bytes:
 
 
 def _write(lines: Iterable[bytes], file: str | None) -> None:
-    from millrace.core.errors import AccessDenied
+    from millrace.core.errors import AccessDenied, UsageError
 
     if file is None:
         _copy(lines, sys.stdout.buffer)
@@ -129,7 +151,8 @@ def _write(lines: Iterable[bytes], file: str | None) -> None:
         with open(file, "wb") as out:
             _copy(lines, out)
     except OSError as error:
-        raise AccessDenied(f"cannot write {file}: {error.strerror}") from error
+        kind = AccessDenied if isinstance(error, PermissionError) else UsageError
+        raise kind(f"cannot write {file}: {error.strerror}") from error
 
 
 def _copy(lines: Iterable[bytes], out: IO[bytes]) -> None:

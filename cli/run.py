@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @command
 def run(
+    ctx: typer.Context,
     source: o.Source,
     model: Annotated[
         str,
@@ -57,34 +58,19 @@ def run(
     """Predict a bucket or directory here and now: embedded Redis, workers, progress bar."""
     from millrace.cli import show
     from millrace.cli.local import LocalJob, run_locally
-    from millrace.cli.model_options import worker_environment
+    from millrace.cli.model_options import worker_environment, worker_options
     from millrace.core.log import configure
+    from millrace.worker.model_source import check_saved_model
+    from millrace.worker.options import WorkerOptions
 
     configure("warning")
-    served = _served(model, name)
-    environment = worker_environment(
-        **served,
-        tags=tags,
-        signature=signature,
-        input_op=input_op,
-        output_op=output_op,
-        size=size,
-        scale=scale,
-        channels=channels,
-        resize=resize,
-        labels=labels,
-        label_offset=label_offset,
-        logits=logits,
-        batch_size=batch_size,
-        max_delay_ms=max_delay_ms,
-        threads=threads,
-        models=models,
-        log_level=log_level,
-    )
+    options = worker_options(ctx)
+    options |= _served(model, options["name"])
+    check_saved_model(WorkerOptions.load(**options))  # before there is a job
     status: JobStatus = run_locally(
         LocalJob(
             source=source,
-            model=served.get("model") or served["name"],
+            model=options["model"] or options["name"],
             output=out,
             include=include or (),
             exclude=exclude or (),
@@ -96,27 +82,31 @@ def run(
         ),
         processes=processes,
         # A model given by its directory is not looked up in a repository, even if one is set.
-        models=models if "model" in served else "",
-        environment=environment,
+        models=models if options["model"] else "",
+        environment=worker_environment(options),
         quiet=as_json,
     )
     print_json(status.model_dump(mode="json")) if as_json else show.status(status)
     raise typer.Exit(show.exit_code(status))
 
 
-def _served(model: str, name: str | None) -> dict[str, str]:
+def _served(model: str, name: str) -> dict[str, str]:
     """The worker's options for a model named by the repository, or by its directory."""
     from millrace.core.bundle import is_saved_model
     from millrace.core.errors import ModelNotFound, UsageError
 
     path = Path(model).expanduser()
     if is_saved_model(path):
-        return {"saved_model": str(path.resolve()), "name": name or _name_of(path)}
+        return {
+            "model": "",
+            "saved_model": str(path.resolve()),
+            "name": name or _name_of(path),
+        }
     if "/" in model or path.is_dir():
         raise ModelNotFound(f"{model} holds no SavedModel (saved_model.pb)")
-    if name is not None:
+    if name:
         raise UsageError("--name goes with a SavedModel directory")
-    return {"model": model}
+    return {"model": model, "saved_model": ""}
 
 
 def _name_of(path: Path) -> str:

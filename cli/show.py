@@ -39,49 +39,48 @@ def enqueued(job_id: str) -> None:
     console().print(f"job [bold]{escape(job_id)}[/]")
 
 
-def submitted(status: JobStatus) -> None:
-    """After `enqueue`: what to do next."""
-    out = console()
-    if status.terminal:
-        globals()["status"](status)
+def submitted(job: JobStatus) -> None:
+    """After `enqueue`: what to do next, or how it ended if it did."""
+    if job.terminal:
+        status(job)
         return
-    out.print(f"job [bold]{escape(status.job_id)}[/]: {status.counts.total:,} images")
-    if status.health == "no_workers":
-        out.print(f"  no worker serves it yet:  millrace worker --model {status.model.name}")
-    out.print(f"  watch it:  millrace status {escape(status.job_id)} --watch")
-
-
-def status(status: JobStatus) -> None:
-    """One job, in full."""
     out = console()
-    counts = status.counts
-    colour = _COLOURS.get(status.state, "cyan")
-    state = f"[{colour}]{status.state.replace('_', ' ')}[/]"
-    if status.reason:
-        state += f" ({status.reason})"
-    if status.health != "ok":
-        state += f", [yellow]{status.health.replace('_', ' ')}[/]"
+    out.print(f"job [bold]{escape(job.job_id)}[/]: {job.counts.total:,} images")
+    if job.health == "no_workers":
+        out.print(f"  no worker serves it yet:  millrace worker --model {job.model.name}")
+    out.print(f"  watch it:  millrace status {escape(job.job_id)} --watch")
+
+
+def status(job: JobStatus) -> None:
+    """One job, in full."""
+    counts = job.counts
+    colour = _COLOURS.get(job.state, "cyan")
+    state = f"[{colour}]{job.state.replace('_', ' ')}[/]"
+    if job.reason:
+        state += f" ({job.reason})"
+    if job.health != "ok":
+        state += f", [yellow]{job.health.replace('_', ' ')}[/]"
     table = _grid()
-    table.add_row("job", escape(status.job_id))
+    table.add_row("job", escape(job.job_id))
     table.add_row("state", state)
-    version = f":{status.model.version}" if status.model.version else ""
-    table.add_row("model", escape(f"{status.model.name}{version}"))
-    table.add_row("input", escape(status.input.uri))
-    more = "" if status.input.listing_complete or status.terminal else " (still listing)"
+    version = f":{job.model.version}" if job.model.version else ""
+    table.add_row("model", escape(f"{job.model.name}{version}"))
+    table.add_row("input", escape(job.input.uri))
+    more = "" if job.input.listing_complete or job.terminal else " (still listing)"
     table.add_row("images", f"{counts.total:,}{more}")
     table.add_row("succeeded", f"{counts.succeeded:,}")
     table.add_row("failed", f"{counts.failed:,}")
     for name in ("skipped", "cancelled", "pending"):
         if value := getattr(counts, name):
             table.add_row(name, f"{value:,}")
-    eta = f", about {_duration(status.eta_s)} left" if status.eta_s else ""
-    table.add_row("rate", f"{status.rate_images_per_s:,.1f} images/s{eta}")
-    if not status.terminal:
-        table.add_row("workers", f"{status.workers.active} on this job, {status.workers.live} live")
-    for code, images in sorted(status.errors.by_code.items(), key=lambda item: -item[1]):
+    eta = f", about {_duration(job.eta_s)} left" if job.eta_s else ""
+    table.add_row("rate", f"{job.rate_images_per_s:,.1f} images/s{eta}")
+    if not job.terminal:
+        table.add_row("workers", f"{job.workers.active} on this job, {job.workers.live} live")
+    for code, images in sorted(job.errors.by_code.items(), key=lambda item: -item[1]):
         table.add_row("", f"[yellow]{images:,}[/] {escape(code)}")
-    table.add_row("results", escape(status.output.results_uri))
-    out.print(table)
+    table.add_row("results", escape(job.output.results_uri))
+    print_table(table)
 
 
 def jobs(rows: list[JobStatus]) -> None:
@@ -99,7 +98,7 @@ def jobs(rows: list[JobStatus]) -> None:
             f"{row.rate_images_per_s:,.1f}",
             ago(row.created_at),
         )
-    console().print(table if rows else "no jobs")
+    print_table(table if rows else "no jobs")
 
 
 def workers(rows: list[SeenWorker]) -> None:
@@ -113,7 +112,7 @@ def workers(rows: list[SeenWorker]) -> None:
             f"{row.info.images_per_s:,.1f}",
             ago(row.last_seen),
         )
-    console().print(table if rows else "no workers")
+    print_table(table if rows else "no workers")
 
 
 def preview(found: Preview) -> None:
@@ -134,7 +133,7 @@ def preview(found: Preview) -> None:
     table.add_row(
         "", f"[red]{escape(found.output_problem)}[/]" if found.output_problem else writable
     )
-    console().print(table)
+    print_table(table)
     console().print("nothing was enqueued")
 
 
@@ -143,7 +142,7 @@ def histogram(by_code: dict[str, int]) -> None:
     table = _columns("images", "stage/code")
     for code, images in sorted(by_code.items(), key=lambda item: -item[1]):
         table.add_row(f"{images:,}", escape(code))
-    console().print(table if by_code else "no errors")
+    print_table(table if by_code else "no errors")
 
 
 def ago(when: datetime) -> str:
@@ -171,6 +170,18 @@ def _columns(*names: str) -> Table:
         numeric = name in ("images", "failed", "done", "images/s")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "job")
     return table
+
+
+def print_table(table: Table | str) -> None:
+    """On standard output; into a pipe without the blanks that fill a cell up."""
+    out = console()
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def console() -> Console:

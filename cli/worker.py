@@ -13,6 +13,7 @@ from millrace.cli.command import command
 
 @command
 def worker(
+    ctx: typer.Context,
     model: Annotated[
         str | None,
         typer.Option(envvar="MILLRACE_MODEL", help="NAME or NAME:VERSION in the repository."),
@@ -42,41 +43,22 @@ def worker(
     log_level: o.LogLevel = None,
 ) -> None:
     """Load a model, then predict chunks until told to stop."""
-    from millrace.cli.model_options import worker_environment
+    from millrace.cli.model_options import worker_environment, worker_options
     from millrace.core.errors import RedisUnavailable
     from millrace.core.log import configure
     from millrace.core.redis_client import RedisClient
     from millrace.core.settings import Settings
+    from millrace.worker.model_source import check_saved_model
     from millrace.worker.options import WorkerOptions
-    from millrace.worker.supervisor import Supervisor, threads_each
+    from millrace.worker.supervisor import Supervisor
 
     settings = Settings.load(redis_url=redis_url, models=models, log_level=log_level)
     configure(settings.log_level, settings.log_format)
-    facts = {
-        "model": model,
-        "saved_model": saved_model,
-        "name": name,
-        "tags": tags,
-        "signature": signature,
-        "input_op": input_op,
-        "output_op": output_op,
-        "size": size,
-        "scale": scale,
-        "channels": channels,
-        "resize": resize,
-        "labels": labels,
-        "label_offset": label_offset,
-        "logits": logits,
-        "batch_size": batch_size,
-        "max_delay_ms": max_delay_ms,
-        "threads": threads_each(processes) if threads is None else threads,
-    }
-    WorkerOptions.load(**facts)  # nonsense is reported here, once, not by every process
-    environment = worker_environment(
-        **facts, models=models, redis_url=redis_url, log_level=log_level
-    )
+    options = worker_options(ctx)
+    # Nonsense is reported here, once, not by every process.
+    check_saved_model(WorkerOptions.load(**options))
     try:
         RedisClient(settings, timeout_s=2).ping()
     except RedisUnavailable as error:
         print(f"millrace worker: {error.message}; waiting for it", file=sys.stderr)
-    raise typer.Exit(Supervisor(processes, environment).run())
+    raise typer.Exit(Supervisor(processes, worker_environment(options)).run())

@@ -6,6 +6,7 @@ remote control or events, no prefetching beyond the free chunk slots.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 
 from celery import Celery
@@ -35,8 +36,11 @@ def make_app(
     what a worker of this app consumes, `slots` how many chunks it holds at once.
     """
     app = Celery("millrace", set_as_current=False)
+    tls = settings.redis_tls
     app.conf.update(
-        broker_url=settings.redis_url.get_secret_value(),
+        broker_url=settings.redis_url.get_secret_value().partition("?")[0],
+        # By itself kombu would not verify the server's certificate.
+        broker_use_ssl=None if tls is None else {"ssl_cert_reqs": ssl.CERT_REQUIRED, **tls},
         broker_transport=transport,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # for ever; a supervisor decides otherwise

@@ -32,7 +32,7 @@ class ChunkQueue:
         """
         sent = 0
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=10) as producer:
+            with self._app.producer_pool.acquire(block=True) as producer:
                 for chunk in chunks:
                     self._app.send_task(
                         PREDICT_CHUNK,

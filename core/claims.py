@@ -120,6 +120,7 @@ class Claims:
                     keys.samples,
                     keys.pace,
                     keys.failed,
+                    keys.attempts,
                 ],
                 args=[
                     lease.chunk,

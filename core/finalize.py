@@ -6,20 +6,24 @@ that. Every step may be repeated: the same content is written again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
+from millrace.core.errors import MillraceError
 from millrace.core.job import JobState, Reason
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import JobStore, set_bits
+from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot, set_bits
 from millrace.core.log import get_logger
-from millrace.core.outcome import decode_outcome
-from millrace.core.record import JobRecord
+from millrace.core.record import JobRecord, from_ms
 from millrace.core.status import status_of
 from millrace.core.storage import Stores
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Finalizer:
@@ -37,39 +41,70 @@ class Finalizer:
         """
         if self._store.record(job).state is not JobState.FINALIZING:
             return False
-        with self._store.finalizing(job) as held:
-            if not held:
+        with self._store.finalizing(job) as keep_lock:
+            if keep_lock is None:
                 return False
             snapshot = self._store.snapshot(job)
-            record = snapshot.record
-            if record.state is not JobState.FINALIZING:
+            if snapshot.record.state is not JobState.FINALIZING:
                 return False
-            directory = JobDirectory(self._stores, record.spec.directory)
-            ending, reason = verdict(record)
-            cancelled = record.counts.pending
-            directory.put_errors(self._error_lines(record, directory))
-            summary: dict[str, Any] = status_of(snapshot).model_dump(mode="json")
-            summary["state"], summary["terminal"], summary["reason"] = ending, True, reason
-            summary["counts"] |= {"pending": 0, "cancelled": cancelled}
-            summary["completed_at"] = summary["updated_at"]
-            summary["eta_s"] = None
-            summary["millrace_version"] = version("millrace")
-            for live in ("health", "workers", "progress"):
-                del summary[live]
-            directory.put_summary(summary)
-            if ending in (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS):
-                directory.put_success()
-            self._store.conclude(record, ending, reason or "", cancelled)
-        log.info("the job ended", job=job, state=str(ending), reason=reason)
-        return True
+            ended = replace(snapshot, record=_ended(snapshot))
+            reason = ended.record.reason
+            try:
+                self._publish(ended, keep_lock)
+            except MillraceError as error:
+                if reason != Reason.JOB_DIRECTORY_UNUSABLE:
+                    raise
+                log.warning("nothing could be published", job=job, error=error.message)
+            concluded = self._store.conclude(ended.record)
+        if concluded:
+            log.info("the job ended", job=job, state=str(ended.record.state), reason=reason)
+        return concluded
 
-    def _error_lines(self, record: JobRecord, directory: JobDirectory) -> Iterator[bytes]:
-        """Every error line of the job, from the chunks that hold one."""
-        for chunk in set_bits(self._store.failed_bitmap(record.spec.job_id)):
-            body = directory.read_chunk(record.spec.plan, chunk) or b""
-            for line in body.splitlines():
-                if "error" in decode_outcome(line):
-                    yield line + b"\n"
+    def _publish(self, ended: Snapshot, keep_lock: Callable[[], None]) -> None:
+        record = ended.record
+        directory = JobDirectory(self._stores, record.spec.directory)
+        failed = set_bits(self._store.failed_bitmap(record.spec.job_id))
+        lines = directory.error_lines(record.spec.plan, now_and_then(keep_lock, failed))
+        directory.put_errors(line + b"\n" for line in lines)
+        directory.put_summary(_summary(ended))
+        if record.state in (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS):
+            directory.put_success()
+
+
+def now_and_then(
+    call: Callable[[], None], items: Iterable[T], every_s: float = FINALIZER_LOCK_S / 4
+) -> Iterator[T]:
+    """The items as they are, with a call between two of them when it is time again."""
+    last = time.monotonic()
+    for item in items:
+        if time.monotonic() - last >= every_s:
+            call()
+            last = time.monotonic()
+        yield item
+
+
+def _ended(snapshot: Snapshot) -> JobRecord:
+    """The record as it will be when the job has ended."""
+    record = snapshot.record
+    state, reason = verdict(record)
+    counts = record.counts
+    return replace(
+        record,
+        state=state,
+        reason=reason,
+        counts=replace(counts, cancelled=counts.cancelled + counts.pending),
+        completed_at=from_ms(snapshot.now_ms),
+        updated_at=from_ms(snapshot.now_ms),
+    )
+
+
+def _summary(ended: Snapshot) -> dict[str, Any]:
+    """The status of the job, without what is of the moment."""
+    summary: dict[str, Any] = status_of(ended).model_dump(mode="json")
+    summary["millrace_version"] = version("millrace")
+    for live in ("health", "workers", "progress"):
+        del summary[live]
+    return summary
 
 
 def verdict(record: JobRecord) -> tuple[JobState, str | None]:

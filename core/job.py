@@ -75,6 +75,7 @@ class Reason(StrEnum):
     NO_INPUTS = "no_inputs"
     INPUT_LISTING_FAILED = "input_listing_failed"
     MODEL_LOAD_FAILED = "model_load_failed"
+    JOB_DIRECTORY_UNUSABLE = "job_directory_unusable"
     INTERRUPTED = "interrupted"
 
 

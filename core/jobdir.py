@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 
 import orjson
 
@@ -10,6 +13,7 @@ from millrace.core.chunks import ChunkPlan
 from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow, decode_row, encode_rows
+from millrace.core.outcome import decode_outcome
 from millrace.core.storage import Location, Store, Stores
 from millrace.core.topology import (
     ERRORS_FILE,
@@ -23,6 +27,8 @@ from millrace.core.topology import (
     manifest_part,
     parse_chunk_object,
 )
+
+READ_AHEAD = 8
 
 
 class JobDirectory:
@@ -49,7 +55,16 @@ class JobDirectory:
     # --- the manifest ---
 
     def create_part(self, part: int, rows: Iterable[ManifestRow]) -> None:
-        self._store.create(self._prefix + manifest_part(part), encode_rows(rows))
+        """Write a part, once. A retry of a write whose answer was lost meets its own object.
+
+        Raises AlreadyExists if another one stands.
+        """
+        name, body = self._prefix + manifest_part(part), encode_rows(rows)
+        try:
+            self._store.create(name, body)
+        except AlreadyExists:
+            if self._store.get(name) != body:
+                raise
 
     def part_lines(self, part: int) -> list[bytes]:
         """The undecoded lines of a manifest part."""
@@ -76,6 +91,29 @@ class JobDirectory:
         except ObjectNotFound:
             return None
 
+    def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[list[bytes]]:
+        """The outcome lines of each of these chunks that stands, in their order.
+
+        Some are fetched ahead: one request after another would take a large job hours.
+        """
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read-chunks") as pool:
+            pending: deque[Future[bytes | None]] = deque()
+            numbers = iter(chunks)
+            try:
+                while True:
+                    for chunk in islice(numbers, READ_AHEAD - len(pending)):
+                        pending.append(pool.submit(self.read_chunk, plan, chunk))
+                    if not pending:
+                        return
+                    yield (pending.popleft().result() or b"").splitlines()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def error_lines(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes]:
+        """The error lines among the outcomes of these chunks."""
+        for lines in self.read_chunks(plan, chunks):
+            yield from (line for line in lines if "error" in decode_outcome(line))
+
     def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
         """The numbers of the chunks whose objects stand, in the store's order."""
         for item in self._store.list(self._prefix + RESULTS_PREFIX):
@@ -92,11 +130,14 @@ class JobDirectory:
     def put_errors(self, lines: Iterable[bytes]) -> None:
         self._store.put(self._prefix + ERRORS_FILE, lines)
 
-    def read_errors(self) -> bytes | None:
+    def published_errors(self) -> Iterator[bytes] | None:
+        """The lines of `errors.jsonl`, or None while it does not stand."""
+        blocks = self._store.blocks(self._prefix + ERRORS_FILE)
         try:
-            return self._store.get(self._prefix + ERRORS_FILE)
+            first = next(blocks, b"")
         except ObjectNotFound:
             return None
+        return _lines(chain((first,), blocks))
 
     def put_summary(self, summary: dict[str, object]) -> None:
         self._store.put(
@@ -105,6 +146,15 @@ class JobDirectory:
 
     def put_success(self) -> None:
         self._store.put(self._prefix + SUCCESS_FILE, b"")
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def decode_rows(lines: list[bytes], plan: ChunkPlan, chunk: int) -> list[ManifestRow]:

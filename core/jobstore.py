@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from redis.exceptions import LockNotOwnedError
 
 from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import JobSpec, JobState
 from millrace.core.outcome import decode_outcome
-from millrace.core.record import JobRecord, initial_fields
+from millrace.core.record import JobRecord, initial_fields, to_ms
 from millrace.core.redis_client import RedisClient
 from millrace.core.topology import JOBS, JobKeys, QueueKeys
 
-FINALIZER_LOCK_MS = 60_000
+FINALIZER_LOCK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +82,47 @@ class JobStore:
         with self.redis.errors():
             return bool(self.redis.script("settle")(keys=[keys.record, keys.owners]))
 
-    def conclude(self, record: JobRecord, ending: JobState, reason: str, cancelled: int) -> None:
-        """Move from finalizing to the ending, once."""
-        job = record.spec.job_id
+    def conclude(self, ended: JobRecord) -> bool:
+        """Move a job from finalizing to its end. False if it was not finalizing any more."""
+        job, when = ended.spec.job_id, ended.completed_at
+        assert when is not None
         with self.redis.errors():
-            self.redis.script("conclude")(
-                keys=[JobKeys(job).record, QueueKeys(record.spec.queue).active],
-                args=[job, ending, reason, cancelled],
+            return bool(
+                self.redis.script("conclude")(
+                    keys=[JobKeys(job).record, QueueKeys(ended.spec.queue).active],
+                    args=[
+                        job,
+                        ended.state,
+                        ended.reason or "",
+                        ended.counts.cancelled,
+                        to_ms(when),
+                    ],
+                )
             )
 
     @contextmanager
-    def finalizing(self, job: str) -> Iterator[bool]:
-        """Hold the finalizer's lock; False if another process has it."""
-        key, token = JobKeys(job).finalizer, secrets.token_hex(8).encode()
+    def finalizing(self, job: str) -> Iterator[Callable[[], None] | None]:
+        """Hold the finalizer's lock; None if another process has it, else what keeps it.
+
+        That is to be called more often than the lock expires.
+        """
+        lock = self.redis.raw.lock(
+            JobKeys(job).finalizer, timeout=FINALIZER_LOCK_S, thread_local=False
+        )
+
+        def keep() -> None:
+            # Held too long without it, and somebody else's: what is written is the same.
+            with self.redis.errors(), suppress(LockNotOwnedError):
+                lock.reacquire()
+
         with self.redis.errors():
-            held = bool(self.redis.raw.set(key, token, nx=True, px=FINALIZER_LOCK_MS))
+            held = lock.acquire(blocking=False)
         try:
-            yield held
+            yield keep if held else None
         finally:
             if held:
-                with self.redis.errors():
-                    if self.redis.raw.get(key) == token:
-                        self.redis.raw.delete(key)
+                with self.redis.errors(), suppress(LockNotOwnedError):
+                    lock.release()
 
     def record(self, job: str) -> JobRecord:
         """The job's record. Raises JobNotFound."""

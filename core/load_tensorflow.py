@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from millrace.core.errors import MissingExtra
+from millrace.core.errors import MissingExtra, ModelError
 
 
 def load_tensorflow() -> Any:
-    """The `tensorflow` module. Raises MissingExtra.
+    """The `tensorflow` module. Raises MissingExtra; ModelError if it is there but broken.
 
     Its native code greets on standard error before any log level can be set, and complains
     of GPUs that are not there. `TF_CPP_MIN_LOG_LEVEL=0` lets it speak.
@@ -26,8 +26,12 @@ def load_tensorflow() -> Any:
         else:
             with _standard_error_held_back():
                 import tensorflow as tf
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise ModelError(f"TensorFlow does not load: {error}") from error
         raise MissingExtra("TensorFlow", "worker") from error
+    except Exception as error:  # a broken installation raises nearly anything
+        raise ModelError(f"TensorFlow does not load: {error}") from error
     tf.get_logger().setLevel(logging.ERROR)
     return tf
 

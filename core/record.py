@@ -139,6 +139,11 @@ def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:
     }
 
 
+def to_ms(when: datetime) -> int:
+    """A UTC time as milliseconds."""
+    return round(when.timestamp() * 1000)
+
+
 def from_ms(ms: int) -> datetime:
     """Milliseconds of Redis TIME as a UTC time."""
     return datetime.fromtimestamp(ms / 1000, UTC)

@@ -6,8 +6,9 @@ same names and win over them.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -57,6 +58,12 @@ class StorageSettings(EnvironmentSettings):
     )
 
 
+TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+"""Of a `rediss://` URL: paths of PEM files. The server's certificate is always verified."""
+
+_EXPECTED = "expected redis://HOST:PORT/DB or rediss://…"
+
+
 class Settings(StorageSettings):
     """What producers and workers share."""
 
@@ -75,12 +82,24 @@ class Settings(StorageSettings):
     def _is_redis(cls, value: SecretStr) -> SecretStr:
         try:
             parts = urlsplit(value.get_secret_value())
-            known = parts.scheme in ("redis", "rediss") and (parts.port or 1) > 0
+            _ = parts.port  # raises if it is none
         except ValueError:
-            known = False
-        if not known:
-            raise ValueError("expected redis://HOST:PORT/DB or rediss://…")
+            raise ValueError(_EXPECTED) from None
+        # redis-py and kombu read other paths and queries differently.
+        if parts.scheme not in ("redis", "rediss") or not re.fullmatch(r"(/\d*)?", parts.path):
+            raise ValueError(_EXPECTED)
+        options = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        if not options <= (TLS_OPTIONS if parts.scheme == "rediss" else set()):
+            raise ValueError(
+                f"{_EXPECTED}; a rediss:// URL may have {', '.join(sorted(TLS_OPTIONS))}"
+            )
         return value
+
+    @property
+    def redis_tls(self) -> dict[str, str] | None:
+        """The TLS options of a `rediss://` URL; None without TLS."""
+        parts = urlsplit(self.redis_url.get_secret_value())
+        return dict(parse_qsl(parts.query)) if parts.scheme == "rediss" else None
 
     @property
     def redis_display(self) -> str:

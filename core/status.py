@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -185,8 +185,3 @@ def _health(record: JobRecord, live_workers: int, now: datetime) -> Health:
         return "no_workers"
     last = max(t for t in (record.created_at, record.started_at, record.progress_at) if t)
     return "stalled" if (now - last).total_seconds() > STALLED_AFTER_S else "ok"
-
-
-def utc_now() -> datetime:
-    """The local clock's time in UTC, for what Redis TIME does not stamp."""
-    return datetime.now(UTC)

@@ -2,12 +2,14 @@
 
 `*` and `?` stay within a path segment, a `**` segment crosses them, `[…]` is a set, `{a,b}`
 are alternatives. A pattern without a slash is matched against the file name, one with a slash
-against the whole key relative to the input. Matching is case-sensitive.
+against the whole key relative to the input; one that ends in a slash means all that lies in
+folders of that name. Matching is case-sensitive.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 
 from millrace.core.errors import UsageError
@@ -33,9 +35,15 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """The regular expression a pattern means. Raises UsageError."""
     if not pattern:
         raise UsageError("an empty pattern matches nothing")
-    anchored = "/" in pattern
-    body = _translate(pattern.removeprefix("/"), pattern)
-    return re.compile(f"{'^' if anchored else '(?:^|/)'}{body}\\Z", re.DOTALL)
+    path = pattern.removesuffix("/")
+    if not path.strip("/"):
+        raise UsageError(f"{pattern!r} matches nothing")
+    start = "^" if "/" in path else "(?:^|/)"
+    end = "/" if path != pattern else r"\Z"
+    with warnings.catch_warnings():
+        # That a set might mean something else in a future Python's regular expressions.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(start + _translate(path.removeprefix("/"), pattern) + end, re.DOTALL)
 
 
 def _translate(text: str, pattern: str) -> str:

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from millrace.core.errors import WaitTimeout
+from millrace.core.errors import AccessDenied, NotFound, StorageUnavailable, WaitTimeout
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
+from millrace.core.jobstore import set_bits
+from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
-from millrace.producer.results import error_lines, outcomes
+from millrace.producer.results import error_outcomes, outcomes
+
+log = get_logger(__name__)
 
 
 class Job:
@@ -28,13 +32,15 @@ class Job:
     def status(self) -> JobStatus:
         """Where the job stands now.
 
-        A job found waiting for its finalization is finalized on the way. Raises
-        JobNotFound, RedisUnavailable.
+        A job found waiting for its finalization is finalized on the way, if this process may
+        write where the job does. Raises JobNotFound, RedisUnavailable.
         """
         snapshot = self._services.jobs.snapshot(self.id)
-        if snapshot.record.state is JobState.FINALIZING and self._services.finalizer.finalize(
-            self.id
-        ):
+        if snapshot.record.state is JobState.FINALIZING:
+            try:
+                self._services.finalizer.finalize(self.id)
+            except (StorageUnavailable, AccessDenied, NotFound) as error:
+                log.warning("left to the workers to finalize", job=self.id, error=error.message)
             snapshot = self._services.jobs.snapshot(self.id)
         return status_of(snapshot)
 
@@ -59,7 +65,8 @@ class Job:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeout(f"job {self.id} has not ended within {timeout:g} s")
-            time.sleep(poll_s)
+            left = poll_s if deadline is None else deadline - time.monotonic()
+            time.sleep(max(0.0, min(poll_s, left)))
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Stream the outcomes committed so far, in manifest order: one dictionary per image,
@@ -68,7 +75,8 @@ class Job:
 
     def errors(self) -> Iterator[dict[str, Any]]:
         """Stream the error outcomes committed so far."""
-        return error_lines(self._directory(), self._spec().plan)
+        failed = set_bits(self._services.jobs.failed_bitmap(self.id))
+        return error_outcomes(self._directory(), self._spec().plan, failed)
 
     def _spec(self) -> JobSpec:
         return self._services.jobs.spec(self.id)

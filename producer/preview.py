@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from millrace.core.errors import AlreadyExists, MillraceError, ObjectNotFound
 from millrace.core.job import JobSpec
 from millrace.core.services import Services
-from millrace.core.storage import Location
+from millrace.core.storage import Location, Store
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.source import image_references
 
@@ -66,7 +67,8 @@ def preview(
         model=spec.model.model_dump(),
         output=spec.directory.uri,
         standing=_standing(services, spec.directory),
-        output_problem=write_problem(services, Location.parse(spec.output)),
+        output_problem=write_problem(services, Location.parse(spec.output))
+        or create_only_problem(services, Location.parse(spec.output)),
     )
 
 
@@ -75,27 +77,41 @@ def write_problem(services: Services, location: Location) -> str | None:
     store = services.stores.open(location)
     name = f"{location.prefix}.millrace-probe-{secrets.token_hex(6)}"
     try:
-        store.create(name, b"probe")
+        store.put(name, b"probe")
         try:
             return None if store.get(name) == b"probe" else "what was written is not what is read"
         finally:
-            store.delete(name)
+            _remove(store, name)
     except MillraceError as error:
         return error.message
 
 
-def conditional_writes(services: Services, location: Location) -> bool:
-    """Whether the store keeps the first of two create-only writes. Raises the store's errors."""
+def create_only_problem(services: Services, location: Location) -> str | None:
+    """Write an object twice, create-only; None if the first one stays, else what is wrong.
+
+    With `storage_overwrite` there is nothing to find out.
+    """
+    if services.settings.storage_overwrite:
+        return None
     store = services.stores.open(location)
     name = f"{location.prefix}.millrace-probe-{secrets.token_hex(6)}"
-    store.create(name, b"first")
     try:
+        store.create(name, b"first")
         try:
             store.create(name, b"second")
         except AlreadyExists:
-            return store.get(name) == b"first"
-        return False
-    finally:
+            if store.get(name) == b"first":
+                return None
+        finally:
+            _remove(store, name)
+    except MillraceError as error:
+        return f"the store refuses If-None-Match: {error.message}"
+    return "the store ignores If-None-Match: a second writer replaced the first"
+
+
+def _remove(store: Store, name: str) -> None:
+    """Nobody needs the right to delete to run a job, so a probe may have to stay."""
+    with suppress(MillraceError):
         store.delete(name)
 
 

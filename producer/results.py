@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from millrace.core.chunks import ChunkPlan
@@ -17,9 +17,10 @@ def outcome_lines(directory: JobDirectory, plan: ChunkPlan) -> Iterator[bytes]:
     sorted here.
     """
     chunks = directory.committed_chunks(plan)
-    for chunk in chunks if directory.location.scheme != "file" else sorted(chunks):
-        body = directory.read_chunk(plan, chunk)
-        yield from (body or b"").splitlines()
+    for lines in directory.read_chunks(
+        plan, sorted(chunks) if directory.location.scheme == "file" else chunks
+    ):
+        yield from lines
 
 
 def outcomes(directory: JobDirectory, plan: ChunkPlan) -> Iterator[dict[str, Any]]:
@@ -27,10 +28,15 @@ def outcomes(directory: JobDirectory, plan: ChunkPlan) -> Iterator[dict[str, Any
     return map(decode_outcome, outcome_lines(directory, plan))
 
 
-def error_lines(directory: JobDirectory, plan: ChunkPlan) -> Iterator[dict[str, Any]]:
-    """The error outcomes: from `errors.jsonl` once it stands, else from the chunks so far."""
-    body = directory.read_errors()
-    if body is not None:
-        yield from map(decode_outcome, body.splitlines())
-        return
-    yield from (outcome for outcome in outcomes(directory, plan) if "error" in outcome)
+def error_outcomes(
+    directory: JobDirectory, plan: ChunkPlan, chunks: Iterable[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The error outcomes: from `errors.jsonl` once it stands, else from the chunks so far.
+
+    `chunks` are those known to hold an error, if they are known.
+    """
+    lines = directory.published_errors()
+    if lines is None:
+        candidates = directory.committed_chunks(plan) if chunks is None else chunks
+        lines = directory.error_lines(plan, candidates)
+    return map(decode_outcome, lines)

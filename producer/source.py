@@ -15,8 +15,8 @@ from millrace.producer.user_manifest import read_user_manifest
 def image_references(stores: Stores, spec: InputSpec, output: Location) -> Iterator[ManifestRow]:
     """Stream the images a job is about. Raises the store's errors, UsageError, BadManifest.
 
-    Patterns see keys relative to the input. What lies under the output is never input, nor
-    are the empty `…/` objects that stand for folders.
+    Patterns see keys relative to the input. Of what is listed, neither what lies under the
+    output is input, nor are the empty `…/` objects that stand for folders.
     """
     source = Location.parse(spec.uri)
     if output == source:

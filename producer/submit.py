@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE
-from millrace.core.errors import AlreadyExists, JobConflict, ModelNotFound
+from millrace.core.errors import AlreadyExists, JobConflict, JobNotFound, ModelNotFound
 from millrace.core.job import JobSpec, Layout, Priority, new_job_id
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -15,6 +15,7 @@ from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
+from millrace.core.topology import queue_name
 from millrace.producer.enqueue import ListingProgress, enqueue
 from millrace.producer.job import Job
 from millrace.producer.source import image_references
@@ -94,7 +95,7 @@ def make_spec(
             "uri": Location.parse(source).uri,
             "include": tuple(include),
             "exclude": tuple(exclude),
-            "manifest": manifest,
+            "manifest": manifest and Location.parse(manifest).uri.removesuffix("/"),
         },
         output=Location.parse(output).uri,
         chunk_size=chunk_size,
@@ -116,7 +117,9 @@ def resolve_model(services: Services, model: ModelRef) -> tuple[str | None, str 
     try:
         bundle = services.repository().resolve(model)
     except ModelNotFound:
-        if any(seen.info.model == str(model) for seen in services.fleet.workers()):
+        queue = queue_name(model.name, model.version)
+        live = [seen for seen in services.fleet.workers() if not seen.lost]
+        if any(queue in seen.info.queues.split() for seen in live):
             return model.version, None
         raise
     return bundle.version, bundle.card.digest
@@ -129,8 +132,10 @@ def submit_spec(
 ) -> Job:
     """Make the job and stream its input in, unless it stands already."""
     services.redis.ping()
-    rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
     job = Job(services, spec.job_id)
+    if _stands(services, spec):
+        return job
+    rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
     spec, fresh = _write_spec(services, spec)
     standing = services.jobs.create(spec)
     if standing is not None and standing != spec.digest:
@@ -143,6 +148,17 @@ def submit_spec(
             )
         enqueue(services, spec, rows, progress)
     return job
+
+
+def _stands(services: Services, spec: JobSpec) -> bool:
+    """Whether this very job was submitted before. Raises JobConflict if another one was."""
+    try:
+        standing = services.jobs.spec(spec.job_id)
+    except JobNotFound:
+        return False
+    if standing.digest != spec.digest:
+        raise _conflict(spec.job_id)
+    return True
 
 
 def _begun(rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:

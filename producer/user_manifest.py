@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from millrace.core.errors import BadManifest
+from millrace.core.errors import BadLocation, BadManifest
 from millrace.core.manifest import ManifestRow
 from millrace.core.storage import Location, Stores
 
@@ -37,6 +37,8 @@ def _blocks(stores: Stores, uri: str) -> Iterator[bytes]:
     if location.scheme == "file":
         directory, name = os.path.split(location.root)
         return stores.open(Location("file", directory)).blocks(name)
+    if not location.prefix:
+        raise BadLocation(f"{uri} names no object")
     return stores.open(location).blocks(location.prefix.removesuffix("/"))
 
 

@@ -7,8 +7,6 @@ else is made by functions.
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from typing import Any
 
@@ -25,6 +23,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import PREDICT_CHUNK
 from millrace.worker.engine import Engine, queues_of
+from millrace.worker.exits import fail
 from millrace.worker.model_source import find_model
 from millrace.worker.options import WorkerOptions
 
@@ -76,16 +75,6 @@ def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
     return app
 
 
-def fail(error: MillraceError) -> None:
-    """End the process with one line and the error's exit code."""
-    print(f"millrace worker: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
-    sys.stderr.flush()
-    # Celery turns exceptions of a boot step into its own exit code; this one is documented.
-    os._exit(error.exit_code)
-
-
 def _from_environment() -> Celery:
     try:
         settings = Settings.load()
@@ -98,7 +87,6 @@ def _from_environment() -> Celery:
         return make_worker_app(settings, WorkerOptions.load())
     except MillraceError as error:
         fail(error)
-        raise
 
 
 def _keep_our_logging(**_: Any) -> None:

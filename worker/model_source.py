@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from millrace.core.bundle import Bundle, compute_digest, is_saved_model, read_bundle, read_labels
-from millrace.core.card import CARD_FILE
+from millrace.core.card import CARD_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.log import get_logger
 from millrace.core.model_ref import ModelRef
@@ -34,17 +34,28 @@ def find_model(services: Services, options: WorkerOptions) -> Bundle:
     return _named(bundle, stored)
 
 
-def _from_saved_model(path: Path, options: WorkerOptions) -> Bundle:
+def check_saved_model(options: WorkerOptions) -> None:
+    """Whether the saved model of the options, if any, is there and has a card.
+
+    Raises ModelNotFound, ModelError, UsageError.
+    """
+    if options.saved_model is not None:
+        _stated(Path(options.saved_model).expanduser(), options)
+
+
+def _stated(path: Path, options: WorkerOptions) -> tuple[Bundle | None, Card]:
+    """What a SavedModel brings along, and the card it is served with."""
     if not is_saved_model(path):
         raise ModelNotFound(f"{path} holds no SavedModel (saved_model.pb)")
     bundled = read_bundle(path) if (path / CARD_FILE).is_file() else None
-    card = options.card(bundled.card if bundled else None)
+    return bundled, options.card(bundled.card if bundled else None)
+
+
+def _from_saved_model(path: Path, options: WorkerOptions) -> Bundle:
+    bundled, card = _stated(path, options)
     labels = bundled.labels if bundled else ()
     if options.labels is not None:
-        file = Path(options.labels).expanduser()
-        if not file.is_file():
-            raise ModelNotFound(f"there is no labels file {file}")
-        labels = read_labels(file)
+        labels = read_labels(Path(options.labels).expanduser())
     if bundled is None or options.facts() or options.labels is not None:
         # Other facts, other answers: the bundle's own digest no longer names them.
         card = card.model_copy(update={"digest": compute_digest(path, card, labels)})

@@ -59,10 +59,23 @@ class WorkerOptions(EnvironmentSettings):
             parse_size(value)
         return value
 
+    @field_validator("model", "saved_model", "name", mode="before")
+    @classmethod
+    def _nothing(cls, value: object) -> object:
+        return None if value == "" else value
+
     @model_validator(mode="after")
     def _one_model(self) -> WorkerOptions:
         if (self.model is None) == (self.saved_model is None):
             raise ValueError("give either a model of the repository or a saved model")
+        facts = self.facts()
+        if self.model is not None and (self.name is not None or self.labels or facts):
+            raise ValueError(
+                f"what {self.model} takes and answers stands in its card; "
+                "serve its directory as a saved model to say otherwise"
+            )
+        if self.labels is not None and not Path(self.labels).expanduser().is_file():
+            raise ValueError(f"there is no labels file {self.labels}")
         if self.saved_model is not None:
             if self.name is None:
                 raise ValueError("a saved model needs a name, which is also its queue's")

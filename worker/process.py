@@ -13,11 +13,13 @@ import threading
 from types import FrameType
 from typing import Any
 
+from celery import Celery
 from celery.apps.worker import Worker
 from celery.worker import state as celery_state
 
-from millrace.core.errors import ExitCode
+from millrace.core.errors import ExitCode, MissingExtra
 from millrace.core.log import get_logger
+from millrace.worker.exits import fail
 from millrace.worker.supervisor import PARENT_FD
 
 log = get_logger(__name__)
@@ -67,15 +69,27 @@ class StopSignals:
 
 def main() -> int:
     """Run the worker until it is told to stop; returns the exit code."""
-    from millrace.worker.app import app
-
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Until there is work: the model may take minutes to arrive.
+        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))
     _end_with_parent()
+    app = _app()
     worker = WorkerProgram(app=app, quiet=True)
     worker.start()
     code = int(worker.exitcode or 0)
     if StopSignals.asked and code == 0:
         log.info("stopped: every chunk in hand was finished")
     return code
+
+
+def _app() -> Celery:
+    try:
+        from millrace.worker.app import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("millrace"):
+            raise
+        fail(MissingExtra(error.name, "worker"))
+    return app
 
 
 def _end_with_parent() -> None:

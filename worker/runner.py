@@ -13,8 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.core.claims import Answer, Claims, Lease, ModelIdentity
-from millrace.core.errors import ItemError, JobNotFound, MillraceError, ObjectTooLarge, Stage
-from millrace.core.job import JobSpec, Layout
+from millrace.core.errors import (
+    ItemError,
+    JobNotFound,
+    MillraceError,
+    ObjectTooLarge,
+    Stage,
+    Unavailable,
+)
+from millrace.core.job import JobSpec, JobState, Layout, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.log import get_logger
 from millrace.core.manifest import ManifestRow
@@ -85,10 +92,15 @@ class ChunkRunner:
         images = 0
         try:
             images = self._run(spec, lease, give_up=answer is Answer.POISON)
-        except MillraceError as error:
-            # Storage or Redis is away: not the chunk's fault, and not held against it.
-            bound.error("a chunk could not be written; it will run again", error=error.message)
+        except Unavailable as error:
+            # Not the chunk's fault, and not held against it.
+            bound.warning("a service is away; a chunk will run again", error=error.message)
             self._give_back(lease, forget_attempt=True)
+        except MillraceError as error:
+            bound.error("a chunk cannot be run in its job's directory", error=error.message)
+            if answer is Answer.POISON:
+                self._give_up(lease)
+            self._give_back(lease, forget_attempt=False)
         except Exception as error:
             bound.error("a chunk failed; it will run again", exc_info=error)
             self._give_back(lease, forget_attempt=False)
@@ -150,6 +162,13 @@ class ChunkRunner:
                 self._services.feeder.feed(spec)
         except MillraceError as error:
             log.warning("left to the reconciler", job=lease.job, error=error.message)
+
+    def _give_up(self, lease: Lease) -> None:
+        """End a job whose manifest cannot be read or whose output cannot be written."""
+        try:
+            self._services.jobs.stop(lease.job, JobState.FAILED, Reason.JOB_DIRECTORY_UNUSABLE)
+        except MillraceError as error:
+            log.warning("left to the next claim", job=lease.job, error=error.message)
 
     def _give_back(self, lease: Lease, *, forget_attempt: bool) -> None:
         """Free a chunk that failed; the reconciler sends it again, which spaces the tries."""

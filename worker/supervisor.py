@@ -21,6 +21,7 @@ from millrace.core.log import get_logger
 log = get_logger(__name__)
 
 PARENT_FD = "MILLRACE_PARENT_FD"
+THREADS = "MILLRACE_THREADS"
 
 HOPELESS = frozenset(
     {
@@ -58,10 +59,13 @@ class Supervisor:
     """Starts with `start`; `poll` is called until it returns an exit code."""
 
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
+        each = {THREADS: os.environ.get(THREADS) or str(threads_each(processes))}
+        self._environment = each | dict(environment)
         self._slots = [_Slot() for _ in range(processes)]
         self._stopping = False
         self._code: int = ExitCode.OK
+        self.failures = 0
+        """How many processes ended that nobody told to."""
         # Children watch our end of this pipe: it closes however we die.
         self._child_end, self._our_end = os.pipe()
 
@@ -72,7 +76,7 @@ class Supervisor:
         """
 
         def forward(number: int, frame: FrameType | None) -> None:
-            self.stop(number)
+            self.stop()
 
         previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -89,12 +93,16 @@ class Supervisor:
         for slot in self._slots:
             self._spawn(slot)
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Pass a signal on; no process is restarted any more."""
+    def stop(self) -> None:
+        """Ask the processes to end, and on a second call at once; none is restarted any more.
+
+        They are always sent SIGTERM: SIGINT is ignored by what a shell's script starts with
+        `&`, and makes a traceback of a Python that is just starting.
+        """
         self._stopping = True
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is None:
-                slot.process.send_signal(number)
+                slot.process.terminate()
 
     def poll(self) -> int | None:
         """Look after the processes once; the exit code when all are gone for good."""
@@ -131,13 +139,14 @@ class Supervisor:
         pid = slot.process.pid if slot.process else 0
         slot.process = None
         if self._stopping:
-            if code not in (0, -signal.SIGTERM, -signal.SIGINT) and self._code == ExitCode.OK:
+            if code not in (0, -signal.SIGTERM) and self._code == ExitCode.OK:
                 self._code = code if code > 0 else ExitCode.INTERNAL
             return
         if code in HOPELESS:
             self._code = code
             self.stop()
             return
+        self.failures += 1
         if now - slot.started > STEADY_S:
             slot.delay = FIRST_DELAY_S
         slot.due = now + slot.delay

@@ -1,12 +1,10 @@
 -- Finalization is written: move from finalizing to the ending.
--- KEYS record, active   ARGV job, state, reason, cancelled images
--- Returns the state the job is in afterwards.
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'finalizing' then
-  local now = now_ms()
-  redis.call('HSET', KEYS[1], 'state', ARGV[2], 'reason', ARGV[3], 'cancelled', ARGV[4],
-    'completed_ms', now, 'updated_ms', now)
-  redis.call('SREM', KEYS[2], ARGV[1])
-  return ARGV[2]
+-- KEYS record, active   ARGV job, state, reason, cancelled images, completion in ms
+-- Returns 1 if it moved now.
+if redis.call('HGET', KEYS[1], 'state') ~= 'finalizing' then
+  return 0
 end
-return state or ''
+redis.call('HSET', KEYS[1], 'state', ARGV[2], 'reason', ARGV[3], 'cancelled', ARGV[4],
+  'completed_ms', ARGV[5], 'updated_ms', ARGV[5])
+redis.call('SREM', KEYS[2], ARGV[1])
+return 1

@@ -1,5 +1,5 @@
 -- A chunk's object stands in storage: count it, once.
--- KEYS record, done, owners, leases, errors, samples, pace, failed
+-- KEYS record, done, owners, leases, errors, samples, pace, failed, attempts
 -- ARGV chunk, lease member, succeeded, failed, fetch us, decode us, infer us, write us,
 --      number of codes, code, images, …, sample, …
 -- Returns {answer, 1 if this was the last thing the job waited for}; the answer is FIRST,
@@ -14,10 +14,11 @@ redis.call('HDEL', KEYS[3], chunk)
 if redis.call('GETBIT', KEYS[2], chunk) == 1 then
   return { 'REPEAT', settle(KEYS[1], KEYS[3]) }
 end
-if not (TAKES_WORK[state] or state == 'paused' or state == 'cancelling') then
+if not COUNTS[state] then
   return { 'LATE', 0 }
 end
 redis.call('SETBIT', KEYS[2], chunk, 1)
+redis.call('HDEL', KEYS[9], chunk)
 local now = now_ms()
 redis.call('HINCRBY', KEYS[1], 'done', 1)
 redis.call('HINCRBY', KEYS[1], 'succeeded', succeeded)

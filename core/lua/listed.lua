@@ -6,7 +6,7 @@ if not state then
   return 0
 end
 redis.call('HSET', KEYS[1], 'listing_complete', 1, 'updated_ms', now_ms())
-if state == 'queued' or state == 'enqueuing' then
+if state == 'enqueuing' then
   redis.call('HSET', KEYS[1], 'state', 'running')
 end
 return settle(KEYS[1], KEYS[2])

@@ -7,8 +7,7 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   return ''
 end
-local open = TAKES_WORK[state] or state == 'paused'
-if not open or redis.call('HGET', KEYS[1], 'parts') ~= ARGV[1] then
+if not GOES_ON[state] or redis.call('HGET', KEYS[1], 'parts') ~= ARGV[1] then
   return state
 end
 redis.call('HINCRBY', KEYS[1], 'parts', 1)

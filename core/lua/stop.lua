@@ -5,7 +5,7 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   return { '', 0 }
 end
-if TAKES_WORK[state] or state == 'paused' then
+if GOES_ON[state] then
   redis.call('HSET', KEYS[1], 'state', 'cancelling', 'ending', ARGV[1], 'reason', ARGV[2],
     'updated_ms', now_ms())
   return { 'cancelling', settle(KEYS[1], KEYS[2]) }

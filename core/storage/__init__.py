@@ -37,9 +37,6 @@ class Stores:
             from millrace.core.storage.s3 import S3Store
 
             return S3Store(location.root, self._settings)
-        from obstore.store import MemoryStore, from_url
+        from millrace.core.storage.via_obstore import open_url
 
-        from millrace.core.storage.via_obstore import ObstoreStore
-
-        store = MemoryStore() if location.scheme == "memory" else from_url(location.root)
-        return ObstoreStore(store, location.root, overwrite=overwrite)
+        return open_url(location.root, self._settings)

@@ -7,9 +7,9 @@ normalises paths, so it rejects `a//b.jpg` and would answer for `/a.jpg` with `a
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from typing import Any
 import boto3.session
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigParseError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
 from millrace.core.errors import (
     AccessDenied,
@@ -29,8 +37,13 @@ from millrace.core.errors import (
     UsageError,
 )
 from millrace.core.settings import StorageSettings
-from millrace.core.storage.base import ObjectInfo, Store, refuse_larger
-from millrace.core.storage.via_obstore import ObstoreStore, obstore_can_express, timeouts
+from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
+from millrace.core.storage.via_obstore import (
+    ObstoreStore,
+    client_options,
+    obstore_can_express,
+    retries,
+)
 
 _DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 _MISSING = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
@@ -66,15 +79,21 @@ class S3Store(Store):
         condition = {"IfMatch": if_match} if if_match else {}
         with self._translated(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
-            with answer["Body"] as body:
+            body = answer["Body"]
+            with body:
                 refuse_larger(key, answer["ContentLength"], max_bytes)
                 data: bytes = body.read()
         return data
 
     def blocks(self, key: str) -> Iterator[bytes]:
         if obstore_can_express(key):
-            return self._fast.blocks(key)
-        return iter((self.get(key),))
+            yield from self._fast.blocks(key)
+            return
+        with self._translated(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            body = answer["Body"]
+            with body:
+                yield from body.iter_chunks(BLOCK_BYTES)
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         if obstore_can_express(key):
@@ -113,14 +132,19 @@ class S3Store(Store):
     @cached_property
     def _client(self) -> Any:
         with self._translated(""):
-            client = self._new_client("auto")
-            # Hosts of their own (MinIO, SeaweedFS, moto) rarely resolve bucket.host.
-            return client if _is_aws(client.meta.endpoint_url) else self._new_client("path")
+            self._check_ca_bundle()
+            try:
+                client = self._new_client("auto")
+                # Hosts of their own (MinIO, SeaweedFS, moto) rarely resolve bucket.host.
+                return client if _is_aws(client.meta.endpoint_url) else self._new_client("path")
+            except ValueError as error:
+                raise UsageError(f"the AWS configuration makes no sense: {error}") from error
 
-    def _new_client(self, addressing: str) -> Any:
+    def _new_client(self, addressing: str, region: str | None = None) -> Any:
         settings = self._settings
         return self._session.client(
             "s3",
+            region_name=region,
             config=Config(
                 connect_timeout=settings.storage_connect_timeout_s,
                 read_timeout=settings.storage_request_timeout_s,
@@ -139,15 +163,11 @@ class S3Store(Store):
         from obstore.store import S3Store as ObstoreS3
 
         settings = self._settings
-        endpoint = self._client.meta.endpoint_url
-        options: dict[str, Any] = timeouts(
-            settings.storage_request_timeout_s, settings.storage_connect_timeout_s
-        )
-        config: dict[str, Any] = {"region": self._region()}
-        if not _is_aws(endpoint):
-            config["endpoint"] = endpoint
-            options["allow_http"] = endpoint.startswith("http://")
-        bundle = self._configuration.get_config_variable("ca_bundle")
+        region = self._region()
+        endpoint = self._endpoint(region)
+        options = client_options(settings)
+        options["allow_http"] = endpoint.startswith("http://")
+        bundle = self._ca_bundle
         if bundle:
             options["root_certificate"] = Path(bundle).read_bytes()
         try:
@@ -157,14 +177,35 @@ class S3Store(Store):
         store = ObstoreS3(
             self._bucket,
             credential_provider=provider,
-            client_options=options,  # type: ignore[arg-type]
-            retry_config={
-                "max_retries": settings.storage_max_retries,
-                "retry_timeout": timedelta(seconds=settings.storage_retry_timeout_s),
-            },
-            **config,
+            client_options=options,
+            retry_config=retries(settings),
+            region=region,
+            endpoint=endpoint,
         )
         return ObstoreStore(store, f"s3://{self._bucket}", overwrite=settings.storage_overwrite)
+
+    @property
+    def _ca_bundle(self) -> str | None:
+        bundle: str | None = self._configuration.get_config_variable("ca_bundle")
+        return bundle
+
+    def _check_ca_bundle(self) -> None:
+        """boto3 would find out at the first request, and call it a failed connection."""
+        if self._ca_bundle:
+            try:
+                ssl.create_default_context(cafile=self._ca_bundle)
+            except OSError as error:
+                why = error.strerror or error
+                raise UsageError(f"AWS_CA_BUNDLE {self._ca_bundle}: {why}") from error
+
+    def _endpoint(self, region: str) -> str:
+        """What boto3 would ask for a bucket of that region, whatever was configured."""
+        client = self._client
+        if client.meta.region_name != region and _is_aws(client.meta.endpoint_url):
+            client = self._new_client("auto", region)
+        # The partition's name stands for its first region in this one place of botocore.
+        endpoint: str = client.meta.endpoint_url
+        return endpoint.replace("aws-global", region)
 
     def _region(self) -> str:
         """The bucket's region: AWS says it even to those who may not list."""
@@ -193,7 +234,9 @@ def translate(error: ClientError | BotoCoreError, what: str) -> MillraceError:
     """The millrace error a boto3 error means."""
     if isinstance(error, NoCredentialsError):
         return _no_credentials()
-    if isinstance(error, ProfileNotFound):
+    if isinstance(error, PartialCredentialsError | CredentialRetrievalError):
+        return AccessDenied(str(error))
+    if isinstance(error, ProfileNotFound | ConfigParseError):
         return UsageError(str(error))
     if not isinstance(error, ClientError):
         return StorageUnavailable(f"{what}: {error}")

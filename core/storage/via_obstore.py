@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore import exceptions as oe
+from obstore.store import MemoryStore, from_url
 
 from millrace.core.errors import (
     AccessDenied,
@@ -18,11 +20,12 @@ from millrace.core.errors import (
     SourceChanged,
     StorageUnavailable,
 )
+from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import ObjectStore
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _NOT_A_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
@@ -125,9 +128,25 @@ class ObstoreStore(Store):
             raise meant from error
 
 
+def open_url(url: str, settings: StorageSettings) -> ObstoreStore:
+    """A store by its URL, configured by the environment as obstore reads it.
+
+    Raises BadLocation if the configuration does not do.
+    """
+    if url.startswith("memory://"):
+        return ObstoreStore(MemoryStore(), url, overwrite=settings.storage_overwrite)
+    try:
+        store = from_url(
+            url, client_options=client_options(settings), retry_config=retries(settings)
+        )
+    except (oe.BaseError, ValueError) as error:
+        raise BadLocation(f"{url}: {_line(error)}") from error
+    return ObstoreStore(store, url, overwrite=settings.storage_overwrite)
+
+
 def translate(error: BaseException, what: str) -> BaseException:
     """The millrace error an obstore error means; errors not obstore's come back unchanged."""
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = _line(error)
     if isinstance(error, FileNotFoundError | oe.NotFoundError):
         return ObjectNotFound(f"{what} does not exist")
     if isinstance(error, oe.AlreadyExistsError):
@@ -143,9 +162,21 @@ def translate(error: BaseException, what: str) -> BaseException:
     return error
 
 
-def timeouts(request_s: float, connect_s: float) -> dict[str, Any]:
-    """obstore's client options for our two timeouts."""
+def client_options(settings: StorageSettings) -> ClientConfig:
+    """obstore's options for our timeouts."""
     return {
-        "timeout": f"{int(request_s * 1000)}ms",
-        "connect_timeout": f"{int(connect_s * 1000)}ms",
+        "timeout": f"{int(settings.storage_request_timeout_s * 1000)}ms",
+        "connect_timeout": f"{int(settings.storage_connect_timeout_s * 1000)}ms",
     }
+
+
+def retries(settings: StorageSettings) -> RetryConfig:
+    """obstore's options for our retries."""
+    return {
+        "max_retries": settings.storage_max_retries,
+        "retry_timeout": timedelta(seconds=settings.storage_retry_timeout_s),
+    }
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import psutil
+import pytest
 
 from tests.support import MILLRACE, millrace, wait_until
 
@@ -35,19 +36,23 @@ def test_the_demo_predicts_the_held_out_digits(tmp_path: Path) -> None:
     )
 
 
-def test_ctrl_c_takes_the_demo_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_takes_the_demo_down(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
     process = subprocess.Popen(
         [*MILLRACE, "demo", "--keep", str(tmp_path / "kept")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
     )
     parent = psutil.Process(process.pid)
-    # redis-server, the S3 endpoint, and the supervisor with two workers.
-    wait_until(lambda: len(parent.children(recursive=True)) >= 5, 120, "everything runs")
+    # redis-server, the S3 endpoint, and two workers.
+    wait_until(lambda: len(parent.children(recursive=True)) >= 4, 120, "everything runs")
     children = parent.children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    assert len(list((tmp_path / "tmp").glob("millrace-embedded*"))) == 2
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert b"Traceback" not in output, output.decode()
     wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
+    assert list((tmp_path / "tmp").glob("millrace-embedded*")) == []

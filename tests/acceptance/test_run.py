@@ -91,7 +91,50 @@ def test_a_model_that_does_not_load_ends_the_run_with_one_line(
     assert (summary["state"], summary["reason"]) == ("failed", "model_load_failed")
 
 
-def test_ctrl_c_takes_everything_down(images: Path, tmp_path: Path, slow_repository: Path) -> None:
+def test_workers_that_die_at_every_start_end_the_run(
+    images: Path, tmp_path: Path, repository: Path
+) -> None:
+    dying = (
+        "import os, signal, sys\n"
+        "if 'millrace.worker.process' in sys.orig_argv:\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(dying)
+    done = millrace(
+        *("run", str(images), "--model", "tiny", "--models", str(repository)),
+        *("--out", str(tmp_path / "out"), "--job-id", "mine"),
+        env={"PYTHONPATH": str(tmp_path / "path")},
+        within_s=60,
+    )
+    assert done.returncode == 8, done.stderr
+    assert "the workers could not start" in done.stderr
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "out" / "mine" / "summary.json").read_text())
+    assert (summary["state"], summary["reason"]) == ("failed", "model_load_failed")
+    assert summary["counts"]["cancelled"] == 40
+
+
+def test_the_model_may_be_a_directory_named_by_the_environment(
+    images: Path, tmp_path: Path, repository: Path
+) -> None:
+    done = millrace(
+        *("run", str(images), "--out", str(tmp_path / "out"), "--job-id", "mine", "--json"),
+        env={
+            "MILLRACE_MODEL": str(repository / "tiny" / "1"),
+            "MILLRACE_MODELS": str(tmp_path / "nowhere"),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert status["model"]["name"] == "tiny"
+    assert len(check_job(str(tmp_path / "out" / "mine"), status)) == 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_takes_everything_down(
+    number: signal.Signals, images: Path, tmp_path: Path, slow_repository: Path
+) -> None:
     process = subprocess.Popen(
         [
             *(*MILLRACE, "run", str(images), "--model", "slow", "--models", str(slow_repository)),
@@ -105,7 +148,7 @@ def test_ctrl_c_takes_everything_down(images: Path, tmp_path: Path, slow_reposit
     wait_until(lambda: list(results.rglob("*.jsonl")), 60, "a chunk is done")
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert b"Traceback" not in output

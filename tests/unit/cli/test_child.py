@@ -41,7 +41,9 @@ def test_a_child_that_answers_in_time_has_no_problem(log: Path) -> None:
 
 
 def test_a_child_that_ends_leaves_its_last_words(log: Path) -> None:
-    child = Child([sys.executable, "-c", "print('one'); exit('address in use')"], log=log)
+    child = Child(
+        [sys.executable, "-c", "print('one', flush=True); exit('address in use')"], log=log
+    )
     assert child.wait_until(lambda: False, 5) == "address in use"
     child.stop()
 

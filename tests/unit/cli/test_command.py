@@ -90,6 +90,21 @@ def test_an_unexpected_error_is_a_bug_told_in_a_line_and_a_hint(
     )
 
 
+def test_with_json_an_unexpected_error_is_json_too(
+    no_environment: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(KeyError("who knows"), as_json=True) == ExitCode.INTERNAL
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err) == {
+        "error": {
+            "code": "error",
+            "message": "unexpected KeyError: 'who knows'",
+            "hint": "this is a bug; MILLRACE_LOG_LEVEL=debug shows where",
+        }
+    }
+
+
 def test_debugging_shows_where_an_unexpected_error_came_from(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

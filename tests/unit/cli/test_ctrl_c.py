@@ -1,4 +1,4 @@
-"""Ctrl-C that cannot get lost."""
+"""Ctrl-C, and SIGTERM like it, that cannot get lost."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import pytest
 
 from millrace.cli.ctrl_c import CtrlC
 
-
-def press() -> None:
-    signal.raise_signal(signal.SIGINT)
+either = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
-def test_pressing_it_interrupts_at_once() -> None:
+def press(number: signal.Signals = signal.SIGINT) -> None:
+    signal.raise_signal(number)
+
+
+@either
+def test_pressing_it_interrupts_at_once(number: signal.Signals) -> None:
     with CtrlC(), pytest.raises(KeyboardInterrupt):
-        press()
+        press(number)
 
 
-def test_what_was_swallowed_is_heard_at_the_next_check() -> None:
+@either
+def test_what_was_swallowed_is_heard_at_the_next_check(number: signal.Signals) -> None:
     class Swallows:
         def __del__(self) -> None:
             try:
-                press()
+                press(number)
             except KeyboardInterrupt:
                 return
 
@@ -34,11 +38,25 @@ def test_what_was_swallowed_is_heard_at_the_next_check() -> None:
             ctrl_c.check()
 
 
-def test_the_handler_before_is_put_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+@either
+def test_the_handler_before_is_put_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with CtrlC():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+    with pytest.raises(KeyboardInterrupt), CtrlC():
+        press(number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_handler_that_ignores_is_put_back_too() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), CtrlC():
+            press(signal.SIGTERM)
+        press(signal.SIGTERM)  # is ignored again
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interrupted:

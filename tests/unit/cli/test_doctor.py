@@ -94,6 +94,8 @@ def test_an_output_is_written_to_and_its_promise_tried(doctor: Any, tmp_path: Pa
     assert found["output"]["state"] == "ok"
     assert found["conditional writes"]["state"] == "ok"
     assert list((tmp_path / "out").iterdir()) == []
+    code, found = doctor("--out", str(tmp_path / "out"))
+    assert (code, found["conditional writes"]["state"]) == (0, "ok")
 
 
 def test_a_bucket_keeps_the_promise_too(doctor: Any, bucket: str) -> None:
@@ -108,7 +110,32 @@ def test_writes_that_overwrite_are_a_warning(
 ) -> None:
     monkeypatch.setenv("MILLRACE_STORAGE_OVERWRITE", "1")
     code, found = doctor("--out", str(tmp_path))
-    assert (code, found["conditional writes"]["state"]) == (0, "warning")
+    assert (code, found["output"]["state"]) == (0, "ok")
+    assert found["conditional writes"]["state"] == "warning"
+    assert "MILLRACE_STORAGE_OVERWRITE" in found["conditional writes"]["fix"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writes_to_a_bucket_that_overwrite_are_a_warning_too(
+    doctor: Any, bucket: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_STORAGE_OVERWRITE", "1")
+    code, found = doctor("--out", f"s3://{bucket}/out")
+    assert (code, found["output"]["state"]) == (0, "ok")
+    assert found["conditional writes"]["state"] == "warning"
+    assert s3_client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("out", ["file/below", "http://x"])
+def test_an_output_that_cannot_be_one_fails_and_is_not_tried_further(
+    out: str, doctor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no directory")
+    code, found = doctor("--out", out)
+    assert (code, found["output"]["state"]) == (ExitCode.CHECK_FAILED, "failed")
+    assert "conditional writes" not in found
+    assert "redis-server" in found
 
 
 def test_people_get_a_table(run: Invoke, redis_url: str, tmp_path: Path) -> None:

@@ -96,8 +96,16 @@ def test_a_submitted_job_says_what_to_do_next(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_submitted_job_that_ended_at_once_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    show.submitted(a_status(state="failed", reason="no_inputs", total=0))
-    assert "failed (no_inputs)" in capsys.readouterr().out
+    ended = a_status(state="failed", reason="no_inputs", total=0)
+    show.submitted(ended)
+    shown = capsys.readouterr().out
+    rows = [line.split()[0] for line in shown.splitlines()]
+    assert rows[:5] == ["job", "state", "model", "input", "images"]
+    assert rows[-1] == "results"
+    assert "failed (no_inputs)" in shown
+    assert "--watch" not in shown
+    show.status(ended)
+    assert capsys.readouterr().out == shown
 
 
 def test_jobs_are_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:

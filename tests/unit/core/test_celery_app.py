@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+
+import pytest
+
 from millrace.core.celery_app import make_app, queue
 from millrace.core.settings import Settings
 
@@ -46,3 +50,19 @@ def test_an_app_is_not_the_process_wide_one(settings: Settings) -> None:
     app = make_app(settings)
     assert current_app._get_current_object() is not app
     assert app.conf.broker_url == settings.redis_url.get_secret_value()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://host/0", None),
+        ("rediss://host/0", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
+        (
+            "rediss://host/0?ssl_ca_certs=/ca.pem",
+            {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.pem"},
+        ),
+    ],
+)
+def test_with_tls_the_server_is_verified(url: str, options: dict[str, object] | None) -> None:
+    with make_app(Settings.load(redis_url=url)).connection_for_write() as connection:
+        assert connection.ssl == options

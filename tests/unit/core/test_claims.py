@@ -337,6 +337,17 @@ def test_the_first_finish_counts(services: Services, job: str, worker: Claims) -
     assert bit(services.jobs.failed_bitmap(job), 3)
 
 
+def test_the_attempts_of_a_finished_chunk_are_forgotten(
+    services: Services, job: str, worker: Claims
+) -> None:
+    first, second = (leased(worker, job, chunk) for chunk in (0, 1))
+    for _ in range(2):
+        worker.finish(first, a_tally(2), NO_TIME)
+        assert services.redis.raw.hgetall(JobKeys(job).attempts) == {b"1": b"1"}
+    worker.finish(second, a_tally(2), NO_TIME)
+    assert not services.redis.raw.exists(JobKeys(job).attempts)
+
+
 def test_a_chunk_without_errors_is_not_marked_as_failed(
     services: Services, job: str, worker: Claims
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.core.errors import CorruptRecord, ItemError, JobNotFound, Stage
-from millrace.core.finalize import verdict
-from millrace.core.job import JobSpec, JobState
+from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.core.chunks import PART_ROWS
+from millrace.core.errors import (
+    CorruptRecord,
+    ItemError,
+    JobNotFound,
+    ObjectNotFound,
+    Stage,
+    StorageUnavailable,
+)
+from millrace.core.finalize import now_and_then, verdict
+from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.jobstore import FINALIZER_LOCK_S
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.record import Counts, JobRecord, TimingTotals, initial_fields
 from millrace.core.services import Services
+from millrace.core.status import status_of
 from millrace.core.topology import JobKeys
-from tests.unit.core.support import MODEL, a_spec, a_worker, standing_job
+from tests.unit.core.s3_proxy import Asked, s3_proxy
+from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, standing_job
 
 QUEUE = "millrace.tiny"
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")
@@ -136,6 +149,23 @@ def test_the_summary_is_the_last_status_without_what_was_live(
     assert not {"health", "workers", "progress"} & set(found)
 
 
+def test_the_summary_tells_of_the_whole_run_as_the_status_does_afterwards(
+    services: Services, tmp_path: Path
+) -> None:
+    spec = a_spec("j", output=str(tmp_path), chunk_size=PART_ROWS)
+    standing_job(services, spec, rows=PART_ROWS)
+    worker = a_worker(services)
+    _, lease = worker.claim(QUEUE, "j", 0, MODEL)
+    an_hour_ago = int(services.redis.raw.hget(JobKeys("j").record, "started_ms")) - 3_600_000
+    services.redis.raw.hset(JobKeys("j").record, "started_ms", an_hour_ago)
+    worker.finish(lease, a_tally(PART_ROWS), TimingTotals(1, 1, 1, 1))
+    assert services.finalizer.finalize("j")
+    afterwards = status_of(services.jobs.snapshot("j")).model_dump(mode="json")
+    assert afterwards["rate_images_per_s"] == pytest.approx(PART_ROWS / 3600, rel=0.05)
+    for what in ("rate_images_per_s", "completed_at", "started_at", "state", "counts", "eta_s"):
+        assert summary(spec)[what] == afterwards[what], what
+
+
 def test_only_a_finalizing_job_is_finalized(services: Services, spec: JobSpec) -> None:
     standing_job(services, spec, rows=4)
     assert not services.finalizer.finalize("j")
@@ -200,6 +230,77 @@ def test_a_finalizer_that_died_midway_is_made_good(services: Services, spec: Job
     assert services.finalizer.finalize("j")
     assert summary(spec)["counts"] == first["counts"]
     assert services.jobs.record("j").state is JobState.COMPLETED_WITH_ERRORS
+
+
+def test_a_job_without_a_directory_ends_though_nothing_can_be_published(
+    services: Services, tmp_path: Path
+) -> None:
+    (tmp_path / "out").touch()
+    standing_job(services, a_spec("j", output=str(tmp_path / "out")), rows=2)
+    services.jobs.stop("j", JobState.FAILED, Reason.JOB_DIRECTORY_UNUSABLE)
+    assert services.finalizer.finalize("j")
+    record = services.jobs.record("j")
+    assert (record.state, record.reason) == (JobState.FAILED, "job_directory_unusable")
+    assert (record.counts.cancelled, record.counts.pending) == (2, 0)
+
+
+def test_a_job_whose_directory_is_usable_after_all_is_published(
+    services: Services, spec: JobSpec
+) -> None:
+    standing_job(services, spec, rows=2)
+    services.jobs.stop("j", JobState.FAILED, Reason.JOB_DIRECTORY_UNUSABLE)
+    assert services.finalizer.finalize("j")
+    assert summary(spec)["reason"] == "job_directory_unusable"
+
+
+@pytest.mark.parametrize("reason", [Reason.INTERRUPTED, Reason.MODEL_LOAD_FAILED])
+def test_any_other_job_is_published_or_does_not_end(
+    services: Services, tmp_path: Path, reason: Reason
+) -> None:
+    (tmp_path / "out").touch()
+    standing_job(services, a_spec("j", output=str(tmp_path / "out")), rows=2)
+    services.jobs.stop("j", JobState.FAILED, reason)
+    with pytest.raises((ObjectNotFound, StorageUnavailable)):
+        services.finalizer.finalize("j")
+    assert services.jobs.record("j").state is JobState.FINALIZING
+    (tmp_path / "out").unlink()
+    assert services.finalizer.finalize("j")
+
+
+def test_a_finalizer_that_was_overtaken_says_so(
+    services: Services, s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was so slow that its lock ran out, and another one concluded the job meanwhile."""
+    spec = a_spec("j", output=f"s3://{bucket}/out")
+    concluded: list[bool] = []
+
+    def overtake(asked: Asked) -> None:
+        if asked.path.endswith("summary.json") and not concluded:
+            concluded.append(False)
+            services.redis.raw.delete(JobKeys("j").finalizer)
+            concluded.append(Services(services.settings).finalizer.finalize("j"))
+
+    with s3_proxy(s3.endpoint, instead=overtake) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        services.jobs.create(spec)
+        services.jobs.listing_done("j")
+        assert not services.finalizer.finalize("j")
+    assert concluded == [False, True]
+    assert services.jobs.record("j").state is JobState.FAILED
+
+
+@pytest.mark.parametrize(("every_s", "calls"), [(0, 3), (3600, 0)])
+def test_a_call_is_made_between_items_when_it_is_time(every_s: float, calls: int) -> None:
+    called: list[None] = []
+    items = now_and_then(lambda: called.append(None), iter("abc"), every_s)
+    assert called == []
+    assert list(items) == ["a", "b", "c"]
+    assert len(called) == calls
+
+
+def test_the_lock_is_kept_more_often_than_it_runs_out() -> None:
+    default = inspect.signature(now_and_then).parameters["every_s"].default
+    assert default * 2 < FINALIZER_LOCK_S
 
 
 def a_record(*counts: int, ending: str = "", listed: bool = True, reason: str = "") -> JobRecord:

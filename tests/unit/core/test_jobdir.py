@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import threading
+from collections.abc import Callable, Generator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.core.chunks import ChunkPlan
-from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound
+from millrace.core.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    ItemError,
+    ObjectNotFound,
+    Stage,
+    StorageUnavailable,
+)
 from millrace.core.job import JobSpec
-from millrace.core.jobdir import JobDirectory, decode_rows
+from millrace.core.jobdir import READ_AHEAD, JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow, encode_rows
+from millrace.core.outcome import encode_lines, error_line, prediction_line
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
+from millrace.core.storage.base import BLOCK_BYTES
 from millrace.core.topology import chunk_object
+from tests.unit.core.s3_proxy import Asked, s3_proxy
 from tests.unit.core.support import a_spec
 
 PLAN = ChunkPlan(2)
@@ -101,9 +115,38 @@ def test_a_part_is_written_once_and_read_by_line(directory: JobDirectory, spec: 
     assert directory.has_manifest()
     assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
     with pytest.raises(AlreadyExists):
-        directory.create_part(0, rows)
+        directory.create_part(0, rows[:1])
+    assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
     with pytest.raises(ObjectNotFound):
         directory.part_lines(1)
+
+
+def test_the_same_part_may_be_written_again(directory: JobDirectory) -> None:
+    rows = [ManifestRow("a", '"1"', 1), ManifestRow("b")]
+    for _ in range(2):
+        directory.create_part(0, iter(rows))
+    assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
+
+
+def test_a_part_whose_answer_was_lost_is_written_all_the_same(
+    s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str] = []
+
+    def lose_the_first(asked: Asked) -> int | None:
+        if asked.method != "PUT" or lost:
+            return None
+        lost.append(asked.path)
+        return 500
+
+    rows = [ManifestRow("a"), ManifestRow("b")]
+    with s3_proxy(s3.endpoint, afterwards=lose_the_first) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        place = a_spec("j", output=f"s3://{bucket}/out").directory
+        directory = JobDirectory(Stores(StorageSettings.load()), place)
+        directory.create_part(0, rows)
+        assert lost == [f"/{bucket}/out/j/manifest/part-00000.jsonl"]
+        assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
 
 
 def test_the_first_outcome_of_a_chunk_stands(directory: JobDirectory) -> None:
@@ -126,6 +169,64 @@ def test_the_committed_chunks_are_those_whose_objects_stand(
     assert sorted(directory.committed_chunks(PLAN)) == [0, 3, 5000]
 
 
+def test_chunks_are_read_in_the_order_asked_for(directory: JobDirectory) -> None:
+    numbers = list(range(3 * READ_AHEAD + 1))
+    random.Random(7).shuffle(numbers)
+    for chunk in numbers:
+        directory.create_chunk(PLAN, chunk, b"%d\n%d again\n" % (chunk, chunk))
+    found = list(directory.read_chunks(PLAN, iter(numbers)))
+    assert found == [[b"%d" % chunk, b"%d again" % chunk] for chunk in numbers]
+
+
+def test_a_chunk_that_does_not_stand_has_no_lines(directory: JobDirectory) -> None:
+    directory.create_chunk(PLAN, 1, b"one\n")
+    assert list(directory.read_chunks(PLAN, [0, 1, 2])) == [[], [b"one"], []]
+    assert list(directory.read_chunks(PLAN, [])) == []
+
+
+def test_a_reader_of_chunks_may_stop_early(directory: JobDirectory) -> None:
+    directory.create_chunk(PLAN, 0, b"zero\n")
+    asked = count()
+    chunks = directory.read_chunks(PLAN, asked)
+    assert isinstance(chunks, Generator)
+    assert next(chunks) == [b"zero"]
+    chunks.close()
+    assert next(asked) == READ_AHEAD
+    assert not [thread for thread in threading.enumerate() if "read-chunks" in thread.name]
+
+
+def test_a_chunk_that_cannot_be_read_is_raised_in_its_turn(tmp_path: Path) -> None:
+    directory = JobDirectory(
+        Stores(StorageSettings.load()), a_spec("j", output=str(tmp_path)).directory
+    )
+    for chunk in range(3):
+        directory.create_chunk(PLAN, chunk, b"%d\n" % chunk)
+    file = Path(directory.location.root, chunk_object(0, 1))
+    file.unlink()
+    file.symlink_to(file)
+    chunks = directory.read_chunks(PLAN, range(3))
+    assert next(chunks) == [b"0"]
+    with pytest.raises(StorageUnavailable):
+        next(chunks)
+
+
+def test_the_error_lines_of_some_chunks_are_read(directory: JobDirectory) -> None:
+    bad = [
+        error_line(ManifestRow(str(number)), ItemError(Stage.FETCH, "gone", "it is gone"), 1)
+        for number in range(4)
+    ]
+    good = prediction_line(ManifestRow("good"), [])
+    for chunk, lines in enumerate([[bad[0], good], [good, good], [bad[1], bad[2]], [bad[3]]]):
+        directory.create_chunk(PLAN, chunk, encode_lines(lines))
+    assert list(directory.error_lines(PLAN, [2, 1, 0, 9])) == [bad[1], bad[2], bad[0]]
+
+
+def test_an_error_line_that_is_not_ours_is_corrupt(directory: JobDirectory) -> None:
+    directory.create_chunk(PLAN, 0, b"not an outcome\n")
+    with pytest.raises(CorruptRecord):
+        list(directory.error_lines(PLAN, [0]))
+
+
 def test_the_chunks_of_a_job_of_a_longer_name_are_not_ours(stores: Stores) -> None:
     ours, other = (
         JobDirectory(stores, a_spec(name, output="memory://out").directory) for name in ("j", "j2")
@@ -141,12 +242,30 @@ def test_an_image_may_be_called_like_a_folder_of_others(directory: JobDirectory)
         directory.put_by_key(key, b"{}")
 
 
+def published(directory: JobDirectory) -> list[bytes] | None:
+    lines = directory.published_errors()
+    return None if lines is None else list(lines)
+
+
 def test_the_errors_are_streamed(directory: JobDirectory) -> None:
-    assert directory.read_errors() is None
+    assert published(directory) is None
     directory.put_errors(line for line in (b"one\n", b"two\n"))
-    assert directory.read_errors() == b"one\ntwo\n"
+    assert published(directory) == [b"one", b"two"]
     directory.put_errors(iter(()))
-    assert directory.read_errors() == b""
+    assert published(directory) == []
+
+
+def test_errors_are_whole_where_blocks_meet(directory: JobDirectory) -> None:
+    lines = [b"%d %s" % (number, b"x" * 99_990) for number in range(3 * BLOCK_BYTES // 100_000)]
+    directory.put_errors(line + b"\n" for line in lines)
+    assert published(directory) == lines
+
+
+@pytest.mark.parametrize("size", [BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+def test_an_error_may_end_where_a_block_does(directory: JobDirectory, size: int) -> None:
+    lines = [b"x" * (size - 1), b"", b"last"]
+    directory.put_errors([b"\n".join(lines)])
+    assert published(directory) == lines
 
 
 def test_a_job_may_be_finalized_again(directory: JobDirectory) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import TRANSITIONS, JobState
 from millrace.core.jobstore import JobStore, bit, set_bits
 from millrace.core.outcome import decode_outcome
+from millrace.core.record import JobRecord, from_ms
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys, QueueKeys
 from tests.unit.core.support import (
@@ -228,22 +230,31 @@ def test_stopping_no_job_is_nothing(jobs: JobStore) -> None:
     assert not jobs.stop("nobody", JobState.CANCELLED, "interrupted")
 
 
+def ended(
+    jobs: JobStore, state: JobState, reason: str | None = None, *, job: str = "job"
+) -> JobRecord:
+    """A job's record as a finalizer would conclude it."""
+    record = jobs.record(job)
+    counts = replace(record.counts, cancelled=3)
+    return replace(record, state=state, reason=reason, counts=counts, completed_at=from_ms(1234567))
+
+
 def test_a_job_is_concluded_once(services: Services) -> None:
     jobs = services.jobs
     jobs.create(a_spec())
     jobs.listing_done("job")
-    record = jobs.record("job")
-    jobs.conclude(record, JobState.FAILED, "no_inputs", 3)
-    jobs.conclude(record, JobState.SUCCEEDED, "", 0)
+    first = ended(jobs, JobState.FAILED, "no_inputs")
+    assert jobs.conclude(first)
+    assert not jobs.conclude(replace(first, state=JobState.SUCCEEDED, reason=None))
     after = jobs.record("job")
     assert (after.state, after.reason) == (JobState.FAILED, "no_inputs")
     assert after.counts.cancelled == 3
-    assert after.completed_at is not None
+    assert after.completed_at == after.updated_at == from_ms(1234567)
 
 
 def test_only_a_finalizing_job_is_concluded(jobs: JobStore) -> None:
     standing_job_with_rows(jobs)
-    jobs.conclude(jobs.record("job"), JobState.SUCCEEDED, "", 0)
+    assert not jobs.conclude(ended(jobs, JobState.SUCCEEDED))
     assert jobs.record("job").state is JobState.ENQUEUING
 
 
@@ -255,7 +266,7 @@ def test_a_job_is_active_on_its_queue_until_it_ends(jobs: JobStore) -> None:
     assert jobs.active_jobs(f"{QUEUE}:1") == ["other"]
     jobs.listing_done("a")
     assert jobs.active_jobs(QUEUE) == ["a", "b"]
-    jobs.conclude(jobs.record("a"), JobState.FAILED, "no_inputs", 0)
+    jobs.conclude(ended(jobs, JobState.FAILED, "no_inputs", job="a"))
     assert jobs.active_jobs(QUEUE) == ["b"]
 
 
@@ -277,27 +288,49 @@ def test_the_newest_jobs_come_first(services: Services) -> None:
 
 def test_one_process_finalizes_at_a_time(jobs: JobStore) -> None:
     with jobs.finalizing("job") as first:
-        assert first
+        assert first is not None
         with jobs.finalizing("job") as second:
-            assert not second
+            assert second is None
         with jobs.finalizing("other") as other:
-            assert other
+            assert other is not None
         with jobs.finalizing("job") as third:
-            assert not third
+            assert third is None
     with jobs.finalizing("job") as again:
-        assert again
+        assert again is not None
 
 
 def test_a_finalizer_that_fails_gives_the_lock_back(jobs: JobStore) -> None:
     with pytest.raises(RuntimeError), jobs.finalizing("job"):
         raise RuntimeError
-    with jobs.finalizing("job") as held:
-        assert held
+    with jobs.finalizing("job") as keep:
+        assert keep is not None
 
 
 def test_a_finalizer_that_died_holds_the_lock_for_a_minute(services: Services) -> None:
     with services.jobs.finalizing("job"):
         assert 50_000 < services.redis.raw.pttl(JobKeys("job").finalizer) <= 60_000
+
+
+def test_a_finalizer_that_goes_on_keeps_its_lock(services: Services) -> None:
+    raw, key = services.redis.raw, JobKeys("job").finalizer
+    with services.jobs.finalizing("job") as keep:
+        assert keep is not None
+        raw.pexpire(key, 5_000)
+        keep()
+        assert 50_000 < raw.pttl(key) <= 60_000
+    assert not raw.exists(key)
+
+
+def test_a_lock_that_ran_out_cannot_be_kept_and_is_left_to_the_next(services: Services) -> None:
+    raw, key = services.redis.raw, JobKeys("job").finalizer
+    with services.jobs.finalizing("job") as keep:
+        assert keep is not None
+        raw.delete(key)
+        keep()
+        assert not raw.exists(key)
+        raw.set(key, "somebody else", px=5_000)
+        keep()
+        assert (raw.get(key), raw.pttl(key) <= 5_000) == (b"somebody else", True)
 
 
 def test_a_finalizer_that_was_too_slow_does_not_take_the_next_ones_lock(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millrace.core.errors import CorruptRecord
 from millrace.core.job import JobState
-from millrace.core.record import Counts, JobRecord, TimingTotals, from_ms, initial_fields
+from millrace.core.record import Counts, JobRecord, TimingTotals, from_ms, initial_fields, to_ms
 from tests.unit.core.support import a_spec
 
 few = st.integers(0, 1000)
@@ -114,3 +114,8 @@ def test_timing_shares_are_parts_of_one_whole(a: int, b: int, c: int, d: int) ->
 
 def test_times_are_utc() -> None:
     assert from_ms(1_700_000_000_123) == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
+
+
+@given(st.integers(0, 2**42))
+def test_milliseconds_survive_the_way_there_and_back(ms: int) -> None:
+    assert to_ms(from_ms(ms)) == ms

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import kombu
 import pytest
+import redis
 from pydantic import ValidationError
 
 from millrace.core.errors import UsageError
@@ -76,6 +78,17 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "redis://[::1"),
         ("REDIS_URL", "redis://host:abc/0"),
+        ("REDIS_URL", "redis://host/abc"),
+        ("REDIS_URL", "redis://host/0/1"),
+        ("REDIS_URL", "redis://host/-1"),
+        ("REDIS_URL", "redis://host?db=3"),
+        ("REDIS_URL", "redis://host/?db=3"),
+        ("REDIS_URL", "redis://host/0?foo=bar"),
+        ("REDIS_URL", "redis://host/0?foo"),
+        ("REDIS_URL", "redis://host/3?socket_timeout=2"),
+        ("REDIS_URL", "rediss://host/0?ssl_ca_certs=/ca.pem&db=3"),
+        ("REDIS_URL", "rediss://host/0?ssl_cert_reqs=none"),
+        ("REDIS_URL", "redis://host/0?ssl_ca_certs=/ca.pem"),
     ],
 )
 def test_nonsense_names_its_variable(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +124,7 @@ def test_settings_cannot_be_changed() -> None:
     [
         (f"redis://:{SECRET}@host:6380/2", "redis://host:6380/2"),
         (f"redis://user:{SECRET}@host/0", "redis://host/0"),
-        (f"rediss://host:1/0?password={SECRET}", "rediss://host:1/0"),
+        (f"rediss://:{SECRET}@host:1/0?ssl_ca_certs=/ca.pem", "rediss://host:1/0"),
         (f"redis://:p%40{SECRET}@127.0.0.1:6379", "redis://127.0.0.1:6379"),
         (f"redis://:{SECRET}@[::1]:6379/0", "redis://[::1]:6379/0"),
     ],
@@ -124,10 +137,42 @@ def test_the_password_is_shown_nowhere(url: str, display: str) -> None:
     assert settings.redis_url.get_secret_value() == url
 
 
-def test_a_refused_redis_url_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://:{SECRET}@host",
+        f"redis://:{SECRET}@host/abc",
+        f"redis://:a?{SECRET}@host/0",
+        f"rediss://host:1/0?password={SECRET}",
+    ],
+)
+def test_a_refused_redis_url_is_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Settings.load(redis_url=f"http://:{SECRET}@host")
+        Settings.load(redis_url=url)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "db"),
+    [
+        ("redis://host/0", 0),
+        ("redis://host/3", 3),
+        ("redis://host/", 0),
+        ("redis://host", 0),
+        ("redis://host:6379", 0),
+        ("rediss://host/0?ssl_ca_certs=/ca.pem", 0),
+        ("rediss://host/2?ssl_ca_certs=/ca.pem&ssl_ca_certs=/ca.pem", 2),
+    ],
+)
+def test_redis_py_and_kombu_find_the_same_database(url: str, db: int) -> None:
+    accepted = Settings.load(redis_url=url).redis_url.get_secret_value()
+    assert accepted == url
+    (mine, theirs) = (
+        redis.ConnectionPool.from_url(url).connection_kwargs,
+        kombu.Connection(url),
+    )
+    assert int(mine.get("db", 0)) == int(theirs.virtual_host.strip("/") or 0) == db
+    assert mine["host"] == theirs.hostname == "host"
 
 
 def test_storage_settings_are_a_part_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

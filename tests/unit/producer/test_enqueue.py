@@ -100,7 +100,9 @@ def test_a_listing_that_fails_ends_the_job_and_is_raised(services: Services, spe
     record = services.jobs.record("j")
     assert (record.state, record.reason) == (JobState.FAILED, "input_listing_failed")
     assert record.counts.cancelled == record.counts.total == PART
-    assert directory(services, spec).read_errors() == b""
+    published = directory(services, spec).published_errors()
+    assert published is not None
+    assert list(published) == []
 
 
 def test_a_listing_that_fails_waits_for_the_chunks_in_hand(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +19,13 @@ def matches(pattern: str, key: str) -> bool:
 
 def slowly(pattern: str, key: str) -> bool:
     """What a pattern of literals, `?`, `*` and whole `**` segments means, tried out."""
+    if not pattern.endswith("/"):
+        return named(pattern, key)
+    folders = [key[:end] for end, char in enumerate(key) if char == "/"]
+    return any(named(pattern[:-1], folder) for folder in folders)
+
+
+def named(pattern: str, key: str) -> bool:
     if "/" not in pattern:
         return pattern == "**" or segment(pattern, key.rpartition("/")[2])
     return path(pattern.removeprefix("/").split("/"), key.split("/"))
@@ -48,7 +58,7 @@ patterns = st.builds(
     lambda lead, parts: lead + "/".join(parts),
     st.sampled_from(["", "/"]),
     st.lists(segments, min_size=1, max_size=4),
-).filter(bool)
+).filter(lambda pattern: pattern.strip("/"))
 keys = st.text(st.sampled_from("ab./"), max_size=8)
 
 
@@ -57,6 +67,9 @@ keys = st.text(st.sampled_from("ab./"), max_size=8)
 @example("a/**/b", "a/b")
 @example("a/**", "a/")
 @example("*", "")
+@example("**/", "a/b")
+@example("a/**/", "a/b")
+@example("/a/", "b/a/b")
 def test_a_pattern_means_what_the_reference_says(pattern: str, key: str) -> None:
     assert matches(pattern, key) == slowly(pattern, key)
 
@@ -101,6 +114,15 @@ def test_a_pattern_without_signs_is_a_file_name(name: str) -> None:
         ("(a|b)+$", "(a|b)+$"),
         ("*", "line\nbreak.jpg"),
         ("naïve*", "naïve🦄"),
+        ("thumbs/", "thumbs/x.jpg"),
+        ("thumbs/", "a/thumbs/x.jpg"),
+        ("thumbs/", "a/thumbs/b/x.jpg"),
+        ("/thumbs/", "thumbs/a/x.jpg"),
+        ("a/b/", "a/b/x.jpg"),
+        ("**/a/b/", "x/a/b/c.jpg"),
+        (".*/", "a/.cache/x.jpg"),
+        ("{thumbs,small}/", "a/small/x.jpg"),
+        ("[+--]x", "-x"),
     ],
 )
 def test_it_matches(pattern: str, key: str) -> None:
@@ -129,6 +151,15 @@ def test_it_matches(pattern: str, key: str) -> None:
         ("*.{jpg,png}", "a.gif"),
         ("\\*.jpg", "a.jpg"),
         ("a.jpg", "aXjpg"),
+        ("thumbs/", "thumbs.jpg"),
+        ("thumbs/", "thumbs"),
+        ("thumbs/", "a/thumbs"),
+        ("thumbs/", "mythumbs/x.jpg"),
+        ("thumbs/", "thumbs2/x.jpg"),
+        ("/thumbs/", "a/thumbs/x.jpg"),
+        ("a/b/", "x/a/b/c.jpg"),
+        ("a/b/", "a/b.jpg"),
+        ("[+--]x", "ax"),
     ],
 )
 def test_it_does_not_match(pattern: str, key: str) -> None:
@@ -136,13 +167,21 @@ def test_it_does_not_match(pattern: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "[", "a[b", "[]", "[!]", "[^]", "a/[", "{a,b", "{a,{b,c}", "[z-a]"]
+    "pattern",
+    ["", "[", "a[b", "[]", "[!]", "[^]", "a/[", "{a,b", "{a,{b,c}", "[z-a]", "/", "//", "[a--]"],
 )
 def test_a_pattern_that_cannot_be_read_is_refused(pattern: str) -> None:
     with pytest.raises(UsageError):
         key_filter([pattern], [])
     with pytest.raises(UsageError):
         key_filter([], [pattern])
+
+
+@pytest.mark.parametrize("pattern", ["[+--]", "[a--]", "[a||b]", "[a~~b]", "[a&&b]", "[[a]"])
+def test_python_says_nothing_about_its_own_future(pattern: str) -> None:
+    with warnings.catch_warnings(), suppress(UsageError):
+        warnings.simplefilter("error")
+        compile_glob(pattern)
 
 
 def test_without_patterns_every_key_is_accepted() -> None:
@@ -158,6 +197,13 @@ def test_any_include_will_do_and_no_exclude_will() -> None:
     assert not accepts("a.gif")
     assert not accepts("thumbs/a.jpg")
     assert not accepts("a_small.jpg")
+
+
+def test_a_folder_is_excluded_wherever_it_lies() -> None:
+    accepts = key_filter([], ["thumbs/"])
+    assert not accepts("thumbs/x.jpg")
+    assert not accepts("a/thumbs/x.jpg")
+    assert accepts("thumbs.jpg")
 
 
 def test_excludes_alone_accept_the_rest() -> None:

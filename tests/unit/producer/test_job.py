@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from millrace.core.errors import ItemError, JobNotFound, Stage, WaitTimeout
+from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.core.errors import CorruptRecord, ItemError, JobNotFound, Stage, WaitTimeout
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -16,7 +18,8 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
 from millrace.producer import Job, open_job
-from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker, standing_job
+from tests.unit.core.s3_proxy import s3_proxy
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
 
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")
 
@@ -76,6 +79,42 @@ def test_the_status_does_not_wait_for_another_finalizer(
         assert job.status().state is JobState.FINALIZING
 
 
+def test_the_status_leaves_to_others_what_this_process_cannot_write(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    for chunk in (0, 1):
+        work(services, spec, chunk)
+    output = Path(spec.directory.root).parent
+    kept = output.rename(output.with_name("kept"))
+    output.touch()
+    assert job.status().state is JobState.FINALIZING
+    assert services.jobs.record("j").state is JobState.FINALIZING
+    output.unlink()
+    kept.rename(output)
+    assert job.status().state is JobState.COMPLETED_WITH_ERRORS
+    assert [outcome["key"] for outcome in job.errors()] == ["1", "3"]
+
+
+@pytest.mark.parametrize("answer", [403, 404, 500])
+def test_the_status_is_shown_to_those_who_may_only_read(
+    redis_url: str,
+    s3: EmbeddedS3,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: int,
+) -> None:
+    services = Services(Settings.load(redis_url=redis_url, storage_max_retries=0))
+    spec = standing_job(services, a_spec("j", output=f"s3://{bucket}/out"), rows=2)
+    with s3_proxy(
+        s3.endpoint, instead=lambda asked: None if asked.method == "GET" else answer
+    ) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        services.jobs.stop("j", JobState.CANCELLED, "interrupted")
+        assert Job(services, spec.job_id).status().state is JobState.FINALIZING
+        with pytest.raises(WaitTimeout):
+            Job(services, spec.job_id).wait(0)
+
+
 def test_waiting_ends_with_the_job(services: Services, spec: JobSpec, job: Job) -> None:
     told: list[JobStatus] = []
 
@@ -102,6 +141,13 @@ def test_waiting_gives_up_and_the_job_goes_on(services: Services, spec: JobSpec,
     with pytest.raises(WaitTimeout, match=r"job j has not ended within 0\.01 s"):
         job.wait(0.01, poll_s=0.001)
     assert services.jobs.record("j").state is JobState.RUNNING
+
+
+def test_waiting_does_not_outlast_its_timeout_by_a_poll(job: Job) -> None:
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout):
+        job.wait(0.1, poll_s=3)
+    assert 0.1 <= time.monotonic() - begun < 2
 
 
 def test_another_thread_may_end_what_one_waits_for(
@@ -140,3 +186,16 @@ def test_errors_are_the_same_before_and_after_finalization(
     errors = list(job.errors())
     assert [outcome["key"] for outcome in errors] == ["1", "3"]
     assert errors[0]["error"]["code"] == "bad_image"
+
+
+def test_until_they_are_published_errors_are_sought_only_where_there_are_some(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    work(services, spec, 1)
+    worker = a_worker(services)
+    _, lease = worker.claim(spec.queue, spec.job_id, 0, MODEL)
+    JobDirectory(services.stores, spec.directory).create_chunk(spec.plan, 0, b"not to be read\n")
+    worker.finish(lease, a_tally(2), NO_TIME)
+    assert [outcome["key"] for outcome in job.errors()] == ["3"]
+    with pytest.raises(CorruptRecord):
+        list(job.results())

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ObjectNotFound
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.producer.enqueue import ListingProgress
-from millrace.producer.preview import FIRST_KEYS, conditional_writes, preview, write_problem
+from millrace.producer.preview import FIRST_KEYS, create_only_problem, preview, write_problem
+from tests.unit.core.s3_proxy import Asked, Rule, s3_proxy
 from tests.unit.core.support import a_spec
 
 root_may_write_anywhere = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -104,12 +109,76 @@ def test_a_missing_bucket_is_a_problem(services: Services, bucket: str) -> None:
     assert "does not exist" in (problem or "")
 
 
+@contextmanager
+def a_store_that(
+    rule: Rule, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> Iterator[Services]:
+    """Services that see the S3 endpoint through `rule`."""
+    with s3_proxy(s3.endpoint, instead=rule) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        yield Services(Settings.load(storage_max_retries=0, **settings))
+
+
+def test_who_may_not_delete_may_still_write(
+    s3: EmbeddedS3, bucket: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Location.parse(f"s3://{bucket}/out")
+    with a_store_that(
+        lambda asked: 403 if asked.method == "DELETE" else None, s3, monkeypatch
+    ) as services:
+        assert write_problem(services, place) is None
+        assert create_only_problem(services, place) is None
+    left = [item["Key"] for item in s3_client.list_objects_v2(Bucket=bucket)["Contents"]]
+    assert len(left) == 2
+    assert all(key.startswith("out/.millrace-probe-") for key in left)
+
+
+def test_who_may_not_write_has_a_problem(
+    s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_store_that(
+        lambda asked: 403 if asked.method == "PUT" else None, s3, monkeypatch
+    ) as services:
+        problem = write_problem(services, Location.parse(f"s3://{bucket}/out"))
+        assert "denied" in (problem or "")
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_conditional_writes_are_tried_out(tmp_path: Path, overwrite: bool) -> None:
+def test_create_only_writes_are_tried_out(tmp_path: Path, bucket: str, overwrite: bool) -> None:
     services = Services(Settings.load(storage_overwrite=overwrite))
-    for place in (str(tmp_path), "memory://out/deep"):
-        assert conditional_writes(services, Location.parse(place)) is not overwrite
-    assert list(tmp_path.iterdir()) == []
+    for place in (str(tmp_path), "memory://out/deep", f"s3://{bucket}/out"):
+        location = Location.parse(place)
+        assert create_only_problem(services, location) is None
+        assert list(services.stores.open(location).list()) == []
+
+
+def refuse_conditions(asked: Asked) -> int | None:
+    return 501 if "If-None-Match" in asked.headers else None
+
+
+def ignore_conditions(asked: Asked) -> None:
+    del asked.headers["If-None-Match"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        (refuse_conditions, "the store refuses If-None-Match: "),
+        (ignore_conditions, "the store ignores If-None-Match: "),
+    ],
+)
+def test_a_store_without_conditional_writes_is_a_problem_unless_one_overwrites(
+    s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch, rule: Rule, what: str
+) -> None:
+    spec = a_spec("j", output=f"s3://{bucket}/out")
+    with a_store_that(rule, s3, monkeypatch) as services:
+        assert write_problem(services, Location.parse(spec.output)) is None
+        problem = preview(services, spec).output_problem
+        assert (problem or "").startswith(what)
+        assert "\n" not in (problem or "")
+    with a_store_that(rule, s3, monkeypatch, storage_overwrite=True) as services:
+        assert preview(services, spec).output_problem is None
+        assert list(services.stores.open(Location.parse(spec.output)).list()) == []
 
 
 def test_the_preview_is_json(services: Services) -> None:

@@ -14,7 +14,7 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Stores
-from millrace.producer.results import error_lines, outcome_lines, outcomes
+from millrace.producer.results import error_outcomes, outcome_lines, outcomes
 from tests.unit.core.support import a_spec
 
 OUTPUTS: dict[str, Callable[[Path], str]] = {"local": str, "memory": lambda _: "memory://out/deep"}
@@ -51,16 +51,27 @@ def test_lines_are_what_was_committed(directory: JobDirectory, spec: JobSpec) ->
 
 def test_nothing_committed_is_nothing(directory: JobDirectory, spec: JobSpec) -> None:
     assert list(outcome_lines(directory, spec.plan)) == []
-    assert list(error_lines(directory, spec.plan)) == []
+    assert list(error_outcomes(directory, spec.plan)) == []
 
 
 def test_errors_come_from_the_chunks_until_they_are_published(
     directory: JobDirectory, spec: JobSpec
 ) -> None:
     directory.create_chunk(spec.plan, 0, encode_lines([GOOD, BAD]))
-    assert [outcome["key"] for outcome in error_lines(directory, spec.plan)] == ["bad"]
+    assert [outcome["key"] for outcome in error_outcomes(directory, spec.plan)] == ["bad"]
     directory.put_errors([])
-    assert list(error_lines(directory, spec.plan)) == []
+    assert list(error_outcomes(directory, spec.plan)) == []
+
+
+def test_only_the_chunks_known_to_hold_an_error_are_read(
+    directory: JobDirectory, spec: JobSpec
+) -> None:
+    directory.create_chunk(spec.plan, 0, b"not an outcome\n")
+    for chunk in (1, 2):
+        directory.create_chunk(spec.plan, chunk, encode_lines([GOOD, BAD]))
+    found = error_outcomes(directory, spec.plan, iter([1, 2]))
+    assert [outcome["key"] for outcome in found] == ["bad", "bad"]
+    assert list(error_outcomes(directory, spec.plan, [])) == []
 
 
 def test_a_foreign_line_is_corrupt(directory: JobDirectory, spec: JobSpec) -> None:

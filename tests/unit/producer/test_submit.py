@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ from millrace.core.errors import (
     RedisUnavailable,
     UsageError,
 )
-from millrace.core.fleet import WorkerInfo
+from millrace.core.fleet import SILENT_AFTER_S, WorkerInfo
 from millrace.core.job import JobState, Layout, Priority
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.core.topology import WORKERS
 from millrace.producer import Job, ListingProgress, submit
 from millrace.producer.submit import make_spec, resolve_model
 from tests.support import wait_until
@@ -114,6 +117,64 @@ def test_another_request_under_the_same_id_is_a_conflict(
         submit(str(photos), **(asked | change), settings=settings)  # type: ignore[arg-type]
 
 
+def test_submitting_again_does_not_need_the_source_any_more(
+    settings: Settings, photos: Path, out: Path
+) -> None:
+    def again() -> Job:
+        return submit(str(photos), model="tiny", output=str(out), job_id="j", settings=settings)
+
+    first = again()
+    shutil.rmtree(photos)
+    assert again().id == first.id == "j"
+    assert again().status().counts.total == 5
+
+
+def test_the_same_manifest_is_the_same_job_from_wherever_it_is_named(
+    settings: Settings, photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.txt").write_text("1.jpg\n2.jpg\n")
+
+    def by(manifest: str) -> Job:
+        asked = {"model": "tiny", "output": str(out), "job_id": "j", "manifest": manifest}
+        return submit(str(photos), **asked, settings=settings)  # type: ignore[arg-type]
+
+    monkeypatch.chdir(tmp_path / "one")
+    assert by("list.txt").status().counts.total == 2
+    monkeypatch.chdir(tmp_path / "other")
+    for same in ("../one/list.txt", (tmp_path / "one" / "list.txt").as_uri()):
+        assert by(same).id == "j"
+    with pytest.raises(JobConflict):
+        by("list.txt")
+
+
+def test_a_manifest_may_be_called_anything(
+    settings: Settings, photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a#b?c%41 ü.txt"
+    (tmp_path / name).write_text("1.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    job = submit(str(photos), model="tiny", output=str(out), manifest=name, settings=settings)
+    assert job.status().input.manifest == (tmp_path / name).as_uri()
+    assert job.status().counts.total == 1
+
+
+def test_a_refused_id_leaves_nothing_in_the_new_output(
+    settings: Settings, services: Services, photos: Path, tmp_path: Path
+) -> None:
+    def to(name: str) -> None:
+        submit(
+            str(photos), model="tiny", output=str(tmp_path / name), job_id="j", settings=settings
+        )
+
+    to("one")
+    with pytest.raises(JobConflict):
+        to("other")
+    assert not (tmp_path / "other").exists()
+    assert services.jobs.spec("j").output == (tmp_path / "one").as_uri()
+
+
 def test_another_output_under_the_same_id_is_a_conflict(
     settings: Settings, photos: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +234,9 @@ def test_without_redis_nothing_is_written(photos: Path, out: Path) -> None:
         ({"job_id": "a/b"}, UsageError),
         ({"top_k": 0}, UsageError),
         ({"include": ["["]}, UsageError),
+        ({"manifest": "s3://bucket"}, BadLocation),
+        ({"manifest": "s3://bucket/"}, BadLocation),
+        ({"manifest": "http://x/y"}, BadLocation),
     ],
     ids=str,
 )
@@ -207,7 +271,7 @@ def test_the_spec_holds_what_was_asked_for(services: Services, photos: Path) -> 
     )
     assert spec.input.uri == photos.as_uri()
     assert (spec.input.include, spec.input.exclude) == (("*.jpg",), ("x/**",))
-    assert spec.input.manifest == "list.txt"
+    assert spec.input.manifest == Path("list.txt").absolute().as_uri()
     assert spec.output == "s3://b/out"
     assert (spec.priority, spec.layout) == (Priority.HIGH, Layout.PER_IMAGE)
     assert (spec.chunk_size, spec.top_k, spec.job_id) == (64, 3, "j")
@@ -222,14 +286,40 @@ def test_a_model_is_resolved_in_the_repository(redis_url: str, shelf: Path) -> N
         resolve_model(services, ModelRef("huge"))
 
 
-def test_a_model_the_repository_lacks_may_be_served_by_a_live_worker(
-    redis_url: str, shelf: Path
-) -> None:
+@pytest.fixture
+def with_shelf(redis_url: str, shelf: Path) -> Iterator[Services]:
     services = Services(Settings.load(redis_url=redis_url, models=str(shelf)))
-    services.fleet.announce(WorkerInfo("w", "huge", "millrace.huge", "idle", 1, 0, 0.0, 0))
-    assert resolve_model(services, ModelRef("huge")) == (None, None)
+    yield services
+    services.redis.close()
+
+
+def announce(services: Services, model: str, queues: str) -> None:
+    services.fleet.announce(WorkerInfo("w", model, queues, "idle", 1, 0, 0.0, 0))
+
+
+def test_a_model_the_repository_lacks_may_be_served_by_a_live_worker(with_shelf: Services) -> None:
+    announce(with_shelf, "huge", "millrace.huge")
+    assert resolve_model(with_shelf, ModelRef("huge")) == (None, None)
+    for other in (ModelRef("huge", "2"), ModelRef("hug")):
+        with pytest.raises(ModelNotFound):
+            resolve_model(with_shelf, other)
+
+
+def test_a_worker_of_a_version_may_serve_the_queue_of_the_name(with_shelf: Services) -> None:
+    announce(with_shelf, "huge:1", "millrace.huge:1 millrace.huge")
+    assert resolve_model(with_shelf, ModelRef("huge")) == (None, None)
+    assert resolve_model(with_shelf, ModelRef("huge", "1")) == ("1", None)
     with pytest.raises(ModelNotFound):
-        resolve_model(services, ModelRef("huge", "2"))
+        resolve_model(with_shelf, ModelRef("huge", "2"))
+
+
+def test_a_worker_that_was_lost_serves_nobody(with_shelf: Services) -> None:
+    announce(with_shelf, "huge", "millrace.huge")
+    with_shelf.redis.raw.zincrby(WORKERS, -(SILENT_AFTER_S + 1) * 1000, "w")
+    (seen,) = with_shelf.fleet.workers()
+    assert seen.lost
+    with pytest.raises(ModelNotFound):
+        resolve_model(with_shelf, ModelRef("huge"))
 
 
 def test_without_a_repository_the_model_is_taken_at_its_word(services: Services) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from millrace.core.errors import BadManifest, ObjectNotFound
+from millrace.core.errors import BadLocation, BadManifest, ObjectNotFound
 from millrace.core.manifest import ManifestRow
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
@@ -104,6 +104,12 @@ def test_the_manifest_may_lie_in_a_store() -> None:
     stores.open(Location.parse("memory://lists")).put("of/mine.txt", b"a.jpg\nb.jpg\n")
     found = read_user_manifest(stores, "memory://lists/of/mine.txt", FOLDER)
     assert [row.key for row in found] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("uri", ["s3://lists", "s3://lists/", "memory://lists"])
+def test_a_bucket_is_no_manifest(uri: str) -> None:
+    with pytest.raises(BadLocation, match="names no object"):
+        next(read_user_manifest(Stores(StorageSettings.load()), uri, FOLDER))
 
 
 def test_a_manifest_that_is_not_there_is_not_found(file: Path) -> None:

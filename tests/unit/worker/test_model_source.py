@@ -23,7 +23,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.export.publish import publish
-from millrace.worker.model_source import find_model
+from millrace.worker.model_source import check_saved_model, find_model
 from millrace.worker.options import WorkerOptions
 from tests.support import ROOT, capture_logs
 from tests.unit.worker.saved_models import SIDE, Workshop
@@ -391,7 +391,7 @@ def test_a_directory_without_a_saved_model_is_none(content: str | None, tmp_path
 
 
 def test_a_labels_file_that_is_not_there_is_said_so(made: Workshop, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="labels"):
+    with pytest.raises(UsageError, match="there is no labels file"):
         found(
             saved_model=str(made("scaled_by_tf").path),
             name="plain",
@@ -452,3 +452,37 @@ def test_a_tilde_is_the_home_directory(
     shutil.copytree(repository / "tiny" / "1", tmp_path / "model")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert found(saved_model="~/model", name="mine").path == tmp_path / "model"
+
+
+# --- the same, checked before there is a job ---
+
+
+def check(path: Path, **options: Any) -> None:
+    check_saved_model(WorkerOptions.load(saved_model=str(path), name="mine", **options))
+
+
+def test_a_saved_model_that_can_be_served_passes_the_check(
+    made: Workshop, repository: Path
+) -> None:
+    check(repository / "tiny" / "1")
+    check(repository / "tiny" / "1", scale="tf", size="16")
+    check(made("scaled_by_tf").path, size=str(SIDE))
+
+
+def test_a_model_of_the_repository_is_not_looked_for_by_the_check() -> None:
+    check_saved_model(WorkerOptions.load(model="nobody-has-it"))
+
+
+def test_what_finding_a_saved_model_would_refuse_the_check_does(
+    made: Workshop, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotFound, match="holds no SavedModel"):
+        check(tmp_path / "nowhere", size="8")
+    with pytest.raises(UsageError, match="size"):
+        check(made("scaled_by_tf").path)
+    write_bundle(tmp_path / "caffe", normalisation={"mode": "caffe"}, channels="BGR")
+    with pytest.raises(UsageError, match="BGR"):
+        check(tmp_path / "caffe", channels="RGB")
+    (tmp_path / "caffe" / CARD_FILE).write_text("{")
+    with pytest.raises(ModelError):
+        check(tmp_path / "caffe")

@@ -71,6 +71,61 @@ def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> No
     assert WorkerOptions.load(model="m").batch_size == 16
 
 
+def test_an_empty_option_is_none_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("MODEL", "SAVED_MODEL", "NAME"):
+        monkeypatch.setenv(f"MILLRACE_{name}", "elsewhere")
+    options = WorkerOptions.load(model="m", saved_model="", name="")
+    assert (options.model, options.saved_model, options.name) == ("m", None, None)
+    options = WorkerOptions.load(model="", **AD_HOC)
+    assert (options.model, options.saved_model, options.name) == (None, "/models/m", "m")
+    with pytest.raises(UsageError, match="either a model"):
+        WorkerOptions.load(model="", saved_model="", name="")
+
+
+BESIDE_A_MODEL = [
+    {"name": "mine"},
+    {"labels": __file__},
+    {"size": "8"},
+    {"scale": "none"},
+    {"channels": "RGB"},
+    {"resize": "stretch"},
+    {"filter": "bilinear"},
+    {"label_offset": 0},
+    {"logits": False},
+    {"tags": "serve"},
+    {"signature": "serving_default"},
+    {"input_op": "in", "output_op": "out"},
+]
+
+
+@pytest.mark.parametrize("given", BESIDE_A_MODEL, ids=lambda given: " ".join(given))
+def test_what_a_models_card_says_is_not_said_again(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="what m takes and answers stands in its card"):
+        WorkerOptions.load(model="m", **given)
+    for name, value in given.items():
+        monkeypatch.setenv(f"MILLRACE_{name.upper()}", str(value))
+    with pytest.raises(UsageError, match="what m takes and answers stands in its card"):
+        WorkerOptions.load(model="m")
+
+
+@pytest.mark.parametrize("file", ["nowhere.txt", "."])
+def test_labels_that_are_no_file_are_refused(file: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no labels file"):
+        WorkerOptions.load(**AD_HOC, labels=str(tmp_path / file))
+
+
+def test_labels_may_lie_in_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "labels.txt").write_text("a\n")
+    assert WorkerOptions.load(**AD_HOC, labels="~/labels.txt").labels == "~/labels.txt"
+
+
 @pytest.mark.parametrize(
     "given",
     [{}, {"model": "m", "saved_model": "/m", "name": "m"}, {"saved_model": "/m"}, {"name": "m"}],
@@ -119,7 +174,7 @@ def test_nonsense_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("text", ["false", "0", "no", "off"])
 def test_false_is_false(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_LOGITS", text)
-    assert WorkerOptions.load(model="m").logits is False
+    assert WorkerOptions.load(**AD_HOC).logits is False
 
 
 @pytest.mark.parametrize(
@@ -176,7 +231,7 @@ def test_caffe_means_bgr() -> None:
 @pytest.mark.parametrize("scale", ["tensorflow", "1", "1,0", "1,2,3", "1,2,3,4,5", "nan,1", "a,b"])
 def test_a_scale_that_is_none_is_refused(scale: str) -> None:
     with pytest.raises(UsageError):
-        WorkerOptions.load(**AD_HOC, scale=scale).card(None)
+        WorkerOptions.load(**AD_HOC, scale=scale)
 
 
 def test_numbers_may_be_a_scale() -> None:

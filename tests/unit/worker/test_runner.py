@@ -99,7 +99,7 @@ class Bench:
             self.services,
             str(self.root / "in"),
             model=ModelRef.parse(model),
-            output=str(self.root / "out"),
+            output=fields.pop("output", str(self.root / "out")),
             **({"chunk_size": 3} | fields),
         )
         submit_spec(self.services, spec)
@@ -238,7 +238,7 @@ def test_a_head_that_fails_for_one_image_is_one_error_line(
     assert "predictions" in by_key["00.png"]
     assert "predictions" in by_key["01.png"]
     assert bench.record(spec).state is JobState.COMPLETED_WITH_ERRORS
-    assert bench.attempts(spec, 0) == 1
+    assert bench.predicted == 3
 
 
 def test_what_changed_since_it_was_listed_is_an_error_line(bench: Bench) -> None:
@@ -338,8 +338,23 @@ def test_a_second_delivery_changes_nothing(bench: Bench) -> None:
     assert bench.predicted == before
     assert bench.record(spec) == record
     assert chunk.stat() == written
-    assert bench.attempts(spec, 0) == 1
+    assert bench.attempts(spec, 0) == 0
     assert bench.in_hand.images == 3
+
+
+def test_the_attempts_at_a_chunk_are_counted_until_it_is_finished(bench: Bench) -> None:
+    spec = bench.job(images=5)
+    bench.claims.release(bench.claim(spec, 0))
+    seen: list[int] = []
+
+    def noting(batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        seen.append(bench.attempts(spec, 0))
+        return mean(batch)
+
+    bench.predict = noting
+    bench.handle(spec, 0)
+    assert set(seen) == {2}
+    assert bench.attempts(spec, 0) == 0
 
 
 def other_outcome(bench: Bench, spec: JobSpec) -> bytes:
@@ -398,6 +413,7 @@ def test_what_stands_and_is_no_outcome_of_the_chunk_is_not_counted(
     bench.handle(spec, 0)
     assert bench.record(spec).done == 0
     assert bench.leases() == []
+    assert bench.attempts(spec, 0) == 1
     assert bench.directory(spec).read_chunk(spec.plan, 0) == body
 
 
@@ -447,12 +463,76 @@ def test_a_commit_that_fails_gives_the_lease_back_and_is_not_held_against_the_ch
     assert bench.record(spec).counts.succeeded == 3
 
 
-def test_a_manifest_that_is_gone_gives_the_lease_back(bench: Bench) -> None:
-    spec = bench.job(images=3)
-    (bench.root / "out" / spec.job_id / "manifest" / "part-00000.jsonl").unlink()
+def test_storage_that_is_away_gives_the_attempt_back(
+    bench: Bench, bucket: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.job(images=3, output=f"s3://{bucket}/out")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+        with bench_with(redis_url, bench.root, storage_max_retries=0) as cut_off:
+            for _ in range(MAX_ATTEMPTS + 1):
+                cut_off.handle(spec, 0)
+                assert cut_off.attempts(spec, 0) == 0
+                assert cut_off.leases() == []
+    assert bench.record(spec).state is JobState.RUNNING
     bench.handle(spec, 0)
-    assert bench.record(spec).done == 0
+    assert bench.record(spec).state is JobState.SUCCEEDED
+
+
+def drop_manifest(job: Path) -> None:
+    (job / "manifest" / "part-00000.jsonl").unlink()
+
+
+def put_file_in_its_place(job: Path) -> None:
+    job.rename(job.with_name("moved"))
+    job.write_text("no directory")
+
+
+@pytest.mark.parametrize("spoil", [drop_manifest, put_file_in_its_place])
+def test_a_directory_no_chunk_can_be_run_in_ends_the_job_when_it_was_tried_often_enough(
+    spoil: Callable[[Path], None], bench: Bench
+) -> None:
+    spec = bench.job(images=5)
+    spoil(bench.root / "out" / spec.job_id)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        bench.handle(spec, 0)
+        assert bench.attempts(spec, 0) == attempt
+        assert bench.record(spec).state is JobState.RUNNING
+        assert bench.leases() == []
+    bench.handle(spec, 0)
+    record = bench.record(spec)
+    assert (record.state, record.reason) == (JobState.FAILED, Reason.JOB_DIRECTORY_UNUSABLE)
+    assert (record.done, record.counts.cancelled) == (0, 5)
     assert bench.leases() == []
+    assert bench.in_hand.leases() == []
+    bench.handle(spec, 1)
+    assert bench.predicted == 0
+
+
+def test_a_directory_that_cannot_be_used_is_given_up_when_other_chunks_in_hand_have_ended(
+    bench: Bench,
+) -> None:
+    spec = bench.job(images=5)
+    other = bench.claim(spec, 1)
+    drop_manifest(bench.root / "out" / spec.job_id)
+    for _ in range(MAX_ATTEMPTS + 1):
+        bench.handle(spec, 0)
+    assert bench.record(spec).state is JobState.CANCELLING
+    assert bench.claims.release(other)
+    bench.services.finalizer.finalize(spec.job_id)
+    summary = json.loads((bench.root / "out" / spec.job_id / "summary.json").read_bytes())
+    assert (summary["state"], summary["reason"]) == ("failed", "job_directory_unusable")
+
+
+def test_a_manifest_that_is_back_in_time_costs_nothing(bench: Bench) -> None:
+    spec = bench.job(images=3)
+    part = bench.root / "out" / spec.job_id / "manifest" / "part-00000.jsonl"
+    part.rename(bench.root / "kept")
+    for _ in range(MAX_ATTEMPTS - 1):
+        bench.handle(spec, 0)
+    (bench.root / "kept").rename(part)
+    bench.handle(spec, 0)
+    assert bench.record(spec).state is JobState.SUCCEEDED
 
 
 def test_a_chunk_of_a_cancelled_job_in_hand_is_still_counted(bench: Bench) -> None:

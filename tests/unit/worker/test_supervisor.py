@@ -23,13 +23,16 @@ import os, signal, sys, time
 home = os.environ["STAND_IN_HOME"]
 starts = len(os.listdir(home))
 with open(f"{home}/{os.getpid()}.starting", "w") as note:
-    note.write(os.environ["MILLRACE_BATCH_SIZE"])
+    note.write(os.environ["MILLRACE_BATCH_SIZE"] + " " + os.environ["MILLRACE_THREADS"])
 
 def on_signal(number, frame):
+    open(f"{home}/{os.getpid()}.heard-{signal.Signals(number).name}", "w").close()
     code = os.environ.get("STAND_IN_CODE_AFTER_SIGNAL")
     os._exit(int(code or 0))
 
-if "STAND_IN_DEAF" not in os.environ:
+if "STAND_IN_STUBBORN" in os.environ:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif "STAND_IN_DEAF" not in os.environ:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
 os.rename(f"{home}/{os.getpid()}.starting", f"{home}/{os.getpid()}.started")
@@ -80,6 +83,10 @@ class Crew:
         """Process ids of all that ever were ready."""
         return {int(file.stem) for file in self.home.glob("*.started")}
 
+    def heard(self) -> set[str]:
+        """What made them end, of those that were told to."""
+        return {file.suffix for file in self.home.glob("*.heard-*")}
+
     def wait(self, condition: Callable[[], bool]) -> None:
         """Look after them until something is so."""
 
@@ -117,29 +124,46 @@ def crew(tmp_path: Path) -> Callable[..., Crew]:
 
 
 def test_every_process_is_started_with_the_environment(crew: Callable[..., Crew]) -> None:
-    three = crew(3)
+    three = crew(3, MILLRACE_THREADS="4")
     three.supervisor.start()
     three.wait_for(3)
     assert three.started() == set(three.supervisor.pids)
-    assert {file.read_text() for file in three.home.iterdir()} == {"7"}
+    assert {file.read_text() for file in three.home.iterdir()} == {"7 4"}
     three.supervisor.stop()
     assert three.end() == ExitCode.OK
     assert three.supervisor.pids == []
     assert len(three.started()) == 3
+    assert three.supervisor.failures == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("deaf", [{}, {"STAND_IN_DEAF": "1"}], ids=["handled", "killed by it"])
-def test_a_stop_ends_in_success(
-    number: signal.Signals, deaf: dict[str, str], crew: Callable[..., Crew]
+@pytest.mark.parametrize(
+    ("exported", "threads"), [(None, str(threads_each(2))), ("", str(threads_each(2))), ("5", "5")]
+)
+@pytest.mark.usefixtures("no_environment")
+def test_the_machine_is_shared_unless_the_environment_says_otherwise(
+    exported: str | None,
+    threads: str,
+    crew: Callable[..., Crew],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if exported is not None:
+        monkeypatch.setenv("MILLRACE_THREADS", exported)
+    two = crew(2)
+    two.supervisor.start()
+    two.wait_for(2)
+    assert {file.read_text() for file in two.home.iterdir()} == {f"7 {threads}"}
+    two.supervisor.stop()
+    assert two.end() == ExitCode.OK
+
+
+@pytest.mark.parametrize("deaf", [{}, {"STAND_IN_DEAF": "1"}], ids=["handled", "killed by it"])
+def test_a_stop_ends_in_success(deaf: dict[str, str], crew: Callable[..., Crew]) -> None:
     two = crew(2, **deaf)
     two.supervisor.start()
     two.wait_for(2)
-    two.supervisor.stop(number)
-    code = two.end()
-    # Python itself turns an unhandled SIGINT into a traceback and a death by that signal.
-    assert code == ExitCode.OK
+    two.supervisor.stop()
+    assert two.end() == ExitCode.OK
+    assert two.supervisor.failures == 0
 
 
 @pytest.mark.usefixtures("hasty")
@@ -154,6 +178,7 @@ def test_a_process_that_dies_is_replaced_and_the_others_stay(crew: Callable[...,
     two.wait_for(3)
     assert other in two.supervisor.pids
     assert killed not in two.supervisor.pids
+    assert two.supervisor.failures == 1
     two.supervisor.stop()
     assert two.end() == ExitCode.OK
 
@@ -167,6 +192,7 @@ def test_a_process_that_keeps_dying_is_restarted_ever_more_slowly(
         one.supervisor.start()
         one.wait(lambda: sum("restarting" in entry["event"] for entry in logs) == 2)
     assert [(entry["code"], entry["in_s"]) for entry in logs] == [(1, 1.0), (70, 2.0)]
+    assert one.supervisor.failures == 2
     one.supervisor.stop()
     assert one.end() == ExitCode.OK
     assert len(one.started()) == 2
@@ -179,6 +205,7 @@ def test_a_hopeless_code_ends_everything_once(code: int, crew: Callable[..., Cre
     assert three.end() == code
     assert len(three.started()) <= 3
     assert three.supervisor.poll() == code
+    assert three.supervisor.failures == 0
     assert three.supervisor.pids == []
 
 
@@ -191,25 +218,31 @@ def test_a_process_that_fails_while_stopping_is_the_code(crew: Callable[..., Cre
 
 
 def test_a_process_killed_while_stopping_is_an_internal_error(crew: Callable[..., Crew]) -> None:
-    one = crew(1, STAND_IN_DEAF="1")
+    one = crew(1, STAND_IN_STUBBORN="1")
     one.supervisor.start()
     one.wait_for(1)
-    one.supervisor.stop(signal.SIGKILL)
+    one.supervisor.stop()
+    os.kill(one.supervisor.pids[0], signal.SIGKILL)
     assert one.end() == ExitCode.INTERNAL
+    assert one.supervisor.failures == 0
 
 
-def test_run_passes_a_signal_on_and_puts_the_handlers_back(crew: Callable[..., Crew]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_passes_either_signal_on_as_sigterm_and_puts_the_handlers_back(
+    number: signal.Signals, crew: Callable[..., Crew]
+) -> None:
     two = crew(2)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt() -> None:
         wait_until(lambda: len(two.started()) == 2, 20)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     assert two.supervisor.run() == ExitCode.OK
     thread.join(20)
+    assert two.heard() == {".heard-SIGTERM"}
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

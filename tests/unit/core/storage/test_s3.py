@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
+    PartialCredentialsError,
     ProfileNotFound,
     ReadTimeoutError,
 )
@@ -240,6 +249,150 @@ def test_a_profile_that_is_not_there_is_a_usage_error(
             ask(store)
 
 
+@pytest.mark.parametrize("first", ["list", "get"])
+def test_half_the_credentials_are_access_denied(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    store = S3Store("photos", impatient())
+    for ask in (ASKS[first], *ASKS.values()):
+        with pytest.raises(AccessDenied, match="missing: AWS_SECRET_ACCESS_KEY"):
+            ask(store)
+
+
+@pytest.mark.parametrize("url", ["garbage", "http://", "127.0.0.1:9000"])
+def test_an_endpoint_that_is_no_url_is_a_usage_error(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    store = S3Store("photos", impatient())
+    for ask in ASKS.values():
+        with pytest.raises(UsageError, match=f"Invalid endpoint: {url}"):
+            ask(store)
+
+
+def test_a_configuration_that_cannot_be_parsed_is_a_usage_error(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "config"
+    broken.write_text("[default\nregion")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(broken))
+    store = S3Store("photos", impatient())
+    for ask in ASKS.values():
+        with pytest.raises(UsageError, match=str(broken)):
+            ask(store)
+
+
+@pytest.mark.parametrize("verb", ASKS)
+def test_a_missing_bundle_of_certificates_is_a_usage_error(
+    s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+    with pytest.raises(UsageError, match=r"^AWS_CA_BUNDLE /nowhere/ca\.pem: No such file"):
+        ASKS[verb](S3Store("photos", impatient()))
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bundle_that_holds_no_certificate_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_text("not PEM")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with pytest.raises(UsageError, match=r"ca\.pem"):
+        S3Store("photos", impatient()).get("a")
+
+
+@pytest.fixture
+def aws(s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amazon's own endpoints, with nobody's configuration."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3.environment.items():
+        if name != "AWS_ENDPOINT_URL":
+            monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+
+
+def asked_of_amazon(store: S3Store, region: str) -> tuple[str, str | None]:
+    """The host boto3 asks for the bucket's region, and the endpoint obstore is told after that.
+
+    Nothing leaves this machine: botocore's event answers what Amazon would.
+    """
+    asked: list[str] = []
+
+    def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        asked.append(urlsplit(request.url).netloc)
+        empty = urllib3.HTTPResponse(io.BytesIO(), preload_content=False)
+        return AWSResponse(request.url, 200, {"x-amz-bucket-region": region}, empty)
+
+    store._client.meta.events.register("before-send.s3.HeadBucket", answer)
+    config: Any = store._fast._store.config  # type: ignore[union-attr]
+    assert config["region"] == region
+    (host,) = asked
+    return host.removeprefix("photos."), config.get("endpoint")
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize(
+    "region", ["us-east-1", "eu-central-1", "ap-southeast-4", "us-gov-west-1", "mx-central-1"]
+)
+def test_obstore_is_told_the_usual_endpoint_of_a_region(
+    monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    host, endpoint = asked_of_amazon(S3Store("photos", impatient()), region)
+    assert endpoint == f"https://{host}"
+    assert host in (f"s3.{region}.amazonaws.com", "s3.amazonaws.com")
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_bucket_elsewhere_is_asked_where_it_lies() -> None:
+    """The configuration says us-east-1, Amazon says where the bucket is."""
+    _, endpoint = asked_of_amazon(S3Store("photos", impatient()), "eu-central-1")
+    assert endpoint == "https://s3.eu-central-1.amazonaws.com"
+
+
+VPC = "https://bucket.vpce-1a2b3c4d-5e6f.s3.eu-west-1.vpce.amazonaws.com"
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize(
+    ("region", "variable", "value", "endpoint"),
+    [
+        ("eu-west-1", "AWS_ENDPOINT_URL", VPC, VPC),
+        ("eu-west-1", "AWS_ENDPOINT_URL_S3", VPC, VPC),
+        ("us-west-2", "AWS_USE_FIPS_ENDPOINT", "true", "https://s3-fips.us-west-2.amazonaws.com"),
+        ("us-east-1", "AWS_USE_FIPS_ENDPOINT", "true", "https://s3-fips.us-east-1.amazonaws.com"),
+        (
+            "eu-west-1",
+            "AWS_USE_DUALSTACK_ENDPOINT",
+            "true",
+            "https://s3.dualstack.eu-west-1.amazonaws.com",
+        ),
+        (
+            "cn-north-1",
+            "AWS_DEFAULT_REGION",
+            "cn-north-1",
+            "https://s3.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "cn-north-1",
+            "AWS_USE_DUALSTACK_ENDPOINT",
+            "true",
+            "https://s3.dualstack.cn-north-1.amazonaws.com.cn",
+        ),
+    ],
+)
+def test_obstore_is_told_any_other_endpoint_of_amazon(
+    monkeypatch: pytest.MonkeyPatch, region: str, variable: str, value: str, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    monkeypatch.setenv(variable, value)
+    host, told = asked_of_amazon(S3Store("photos", impatient()), region)
+    assert told == endpoint == f"https://{host}"
+
+
 def test_opening_a_store_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     assert repr(S3Store("photos", impatient())) == "S3Store('photos')"
@@ -250,6 +403,16 @@ def test_overwriting_gives_up_create_only_writes(clean_bucket: Bucket) -> None:
     store.create("a", b"one")
     store.create("a", b"two")
     assert store.get("a") == b"two"
+
+
+OWN_WORDS = (
+    ConfigParseError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+"""About the configuration, whatever object was asked for."""
 
 
 def a_client_error(code: str, status: int | None = None) -> ClientError:
@@ -281,6 +444,9 @@ def a_client_error(code: str, status: int | None = None) -> ClientError:
         (a_client_error("", None), StorageUnavailable),
         (NoCredentialsError(), AccessDenied),
         (ProfileNotFound(profile="nobody"), UsageError),
+        (ConfigParseError(path="/config"), UsageError),
+        (PartialCredentialsError(provider="env", cred_var="X"), AccessDenied),
+        (CredentialRetrievalError(provider="sso", error_msg="expired"), AccessDenied),
         (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://x"), StorageUnavailable),
     ],
@@ -291,5 +457,4 @@ def test_every_error_of_boto3_means_one_of_ours(
 ) -> None:
     found = translate(error, "s3://photos/a.jpg")
     assert type(found) is meaning
-    own_words = isinstance(error, NoCredentialsError | ProfileNotFound)
-    assert own_words or "s3://photos/a.jpg" in str(found)
+    assert isinstance(error, OWN_WORDS) or "s3://photos/a.jpg" in str(found)

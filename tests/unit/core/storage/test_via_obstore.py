@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from obstore import exceptions as oe
 from obstore.store import MemoryStore
@@ -15,7 +19,15 @@ from millrace.core.errors import (
     SourceChanged,
     StorageUnavailable,
 )
-from millrace.core.storage.via_obstore import ObstoreStore, timeouts, translate
+from millrace.core.settings import StorageSettings
+from millrace.core.storage import Location, Stores
+from millrace.core.storage.via_obstore import (
+    ObstoreStore,
+    client_options,
+    open_url,
+    retries,
+    translate,
+)
 
 MEANINGS: list[tuple[Exception, type[MillraceError]]] = [
     (FileNotFoundError("gone"), ObjectNotFound),
@@ -94,4 +106,30 @@ def test_overwriting_gives_up_create_only_writes() -> None:
 
 
 def test_timeouts_are_milliseconds() -> None:
-    assert timeouts(30, 0.5) == {"timeout": "30000ms", "connect_timeout": "500ms"}
+    settings = StorageSettings.load(
+        storage_request_timeout_s=30,
+        storage_connect_timeout_s=0.5,
+        storage_max_retries=2,
+        storage_retry_timeout_s=1.5,
+    )
+    assert client_options(settings) == {"timeout": "30000ms", "connect_timeout": "500ms"}
+    assert retries(settings) == {"max_retries": 2, "retry_timeout": timedelta(seconds=1.5)}
+
+
+def test_a_url_that_lacks_its_configuration_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    stores = Stores(StorageSettings.load())
+    with pytest.raises(BadLocation, match=r"^az://bkt: .*Account must be specified") as caught:
+        stores.open(Location.parse("az://bkt/x"))
+    assert "\n" not in caught.value.message
+
+
+def test_a_url_is_opened_with_our_timeouts_and_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    store = open_url("az://bkt", StorageSettings.load(storage_connect_timeout_s=0.5))
+    inner: Any = store._store
+    assert inner.client_options["connect_timeout"] == "500ms"
+    assert repr(store) == "ObstoreStore('az://bkt')"

@@ -1,0 +1,44 @@
+"""The crew of `millrace run`: real processes that fail by themselves, or for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from millrace.cli.local import FIRST_FAILURES, crew_of
+from millrace.core.errors import ExitCode
+from millrace.worker import supervisor
+from tests.support import capture_logs, wait_until
+from tests.unit.worker.test_supervisor import Hasty
+
+pytestmark = pytest.mark.usefixtures("no_environment")
+
+
+def test_processes_that_die_at_every_start_keep_failing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "time", Hasty)
+    dying = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "sitecustomize.py").write_text(dying)
+    with capture_logs() as logs, crew_of(1, {"PYTHONPATH": str(tmp_path)}) as crew:
+        assert not crew.keeps_failing
+        wait_until(lambda: crew.keeps_failing, 20, "they keep failing")
+        assert sum("restarting" in entry["event"] for entry in logs) >= FIRST_FAILURES
+        assert not crew.gone.is_set()
+    assert crew.code == ExitCode.OK
+
+
+def test_processes_that_end_for_good_do_not_keep_failing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = {
+        "MILLRACE_SAVED_MODEL": str(tmp_path),
+        "MILLRACE_NAME": "none",
+        "MILLRACE_SIZE": "8",
+    }
+    with crew_of(2, nowhere) as crew:
+        assert crew.gone.wait(30)
+        assert crew.code == ExitCode.NOT_FOUND
+        assert not crew.keeps_failing
+    assert "holds no SavedModel" in capfd.readouterr().err
