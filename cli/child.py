@@ -50,6 +50,8 @@ class Child:
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
+            pass
+        finally:  # also when a second Ctrl-C cuts the wait short
             self._process.kill()
             self._process.wait()
 

@@ -57,9 +57,11 @@ class EmbeddedServer(ABC):
         """Whether it serves."""
 
     def _stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        try:
+            if self._server is not None:
+                self._server.stop()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def free_port() -> int:

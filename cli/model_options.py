@@ -24,7 +24,7 @@ def worker_options(ctx: typer.Context) -> dict[str, Any]:
         said = [name for name in rivals if not _from_environment(ctx, name)]
         if len(said) == 1:
             given |= {name: "" for name in rivals if name not in said}
-    if not given.get("saved_model") and _from_environment(ctx, "name"):
+    if "saved_model" in given and not given["saved_model"] and _from_environment(ctx, "name"):
         given["name"] = ""
     return given | {name: given.get(name) or "" for name in (*rivals, "name")}
 

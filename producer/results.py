@@ -11,15 +11,8 @@ from millrace.core.outcome import decode_outcome
 
 
 def outcome_lines(directory: JobDirectory, plan: ChunkPlan) -> Iterator[bytes]:
-    """The raw outcome lines of every committed chunk, in the store's order.
-
-    Names are zero-padded, so on object storage that is manifest order; directories are
-    sorted here.
-    """
-    chunks = directory.committed_chunks(plan)
-    for lines in directory.read_chunks(
-        plan, sorted(chunks) if directory.location.scheme == "file" else chunks
-    ):
+    """The raw outcome lines of every committed chunk, in manifest order."""
+    for lines in directory.read_chunks(plan, _committed(directory, plan)):
         yield from lines
 
 
@@ -37,6 +30,15 @@ def error_outcomes(
     """
     lines = directory.published_errors()
     if lines is None:
-        candidates = directory.committed_chunks(plan) if chunks is None else chunks
+        candidates = _committed(directory, plan) if chunks is None else chunks
         lines = directory.error_lines(plan, candidates)
     return map(decode_outcome, lines)
+
+
+def _committed(directory: JobDirectory, plan: ChunkPlan) -> Iterable[int]:
+    """The committed chunks in manifest order.
+
+    Names are zero-padded, so object storage lists them in it; a directory in any.
+    """
+    chunks = directory.committed_chunks(plan)
+    return sorted(chunks) if directory.location.scheme == "file" else chunks

@@ -59,7 +59,7 @@ class WorkerOptions(EnvironmentSettings):
             parse_size(value)
         return value
 
-    @field_validator("model", "saved_model", "name", mode="before")
+    @field_validator("model", "saved_model", "name", "labels", mode="before")
     @classmethod
     def _nothing(cls, value: object) -> object:
         return None if value == "" else value
@@ -71,8 +71,8 @@ class WorkerOptions(EnvironmentSettings):
         facts = self.facts()
         if self.model is not None and (self.name is not None or self.labels or facts):
             raise ValueError(
-                f"what {self.model} takes and answers stands in its card; "
-                "serve its directory as a saved model to say otherwise"
+                f"what {self.model} takes and answers stands in its card, not in options or "
+                "MILLRACE_… variables; serve its directory as a saved model to say otherwise"
             )
         if self.labels is not None and not Path(self.labels).expanduser().is_file():
             raise ValueError(f"there is no labels file {self.labels}")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+_REFUSED = re.compile(r"\(os error (1|13|30)\)")
+"""What a directory says that may not be written: EPERM, EACCES, EROFS."""
+
 _NOT_A_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
 
@@ -154,6 +157,8 @@ def translate(error: BaseException, what: str) -> BaseException:
     if isinstance(error, oe.PreconditionError):
         return SourceChanged(f"{what} is no longer the object that was listed")
     if isinstance(error, PermissionError | oe.PermissionDeniedError | oe.UnauthenticatedError):
+        return AccessDenied(f"{what}: access denied")
+    if isinstance(error, oe.GenericError) and _REFUSED.search(str(error)):
         return AccessDenied(f"{what}: access denied")
     if isinstance(error, oe.BaseError | OSError | ValueError):
         return StorageUnavailable(f"{what}: {line}")

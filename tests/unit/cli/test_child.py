@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from millrace.cli.child import Child
+from millrace.cli.ctrl_c import CtrlC
 from tests.support import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -71,6 +73,17 @@ def test_a_child_that_does_not_listen_is_ended_by_force(
     patient = child._process.wait
     monkeypatch.setattr(child._process, "wait", lambda timeout=None: patient(timeout and 0.05))
     child.stop()
+    assert not alive(child.pid)
+
+
+def test_a_second_ctrl_c_cuts_the_wait_short_and_leaves_nothing(log: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
+    child = Child([sys.executable, "-c", f"{code}; time.sleep(600)"], log=log)
+    wait_until(lambda: log.read_text() == "deaf\n", 10)
+    interrupt = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    interrupt.start()
+    with CtrlC(), pytest.raises(KeyboardInterrupt):
+        child.stop()
     assert not alive(child.pid)
 
 

@@ -63,6 +63,15 @@ def test_errors_come_from_the_chunks_until_they_are_published(
     assert list(error_outcomes(directory, spec.plan)) == []
 
 
+def test_errors_come_in_manifest_order(directory: JobDirectory, spec: JobSpec) -> None:
+    numbers = [10, 9, 100, 0, 2, 11, 1]
+    for number in numbers:
+        line = error_line(ManifestRow(str(number)), ItemError(Stage.FETCH, "not_found", "gone"), 1)
+        directory.create_chunk(spec.plan, number, encode_lines([line]))
+    found = [outcome["key"] for outcome in error_outcomes(directory, spec.plan)]
+    assert found == [str(number) for number in sorted(numbers)]
+
+
 def test_only_the_chunks_known_to_hold_an_error_are_read(
     directory: JobDirectory, spec: JobSpec
 ) -> None:
