@@ -28,6 +28,8 @@ def enqueue(
     top_k: o.TopK = None,
     layout: o.JobLayout = "chunks",
     job_id: o.JobIdOption = None,
+    error_threshold: o.ErrorThreshold = None,
+    deadline: o.Deadline = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", envvar="MILLRACE_DRY_RUN", help="Count and check; no job."),
@@ -68,6 +70,8 @@ def enqueue(
         top_k=top_k,
         layout=layout,
         job_id=job_id,
+        error_threshold=error_threshold,
+        deadline=deadline,
     )
     if dry_run:
         with listing_progress(quiet=as_json) as listed:

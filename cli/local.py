@@ -39,6 +39,8 @@ class LocalJob:
     top_k: int | None = None
     layout: str = "chunks"
     job_id: str | None = None
+    error_threshold: str | None = None
+    deadline: str | None = None
 
 
 def run_locally(

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
 from millrace.cli.status import jobs, status, workers
+from millrace.cli.verify import verify
 from millrace.cli.worker import worker
 
 EPILOG = (
@@ -48,7 +50,13 @@ def root(
     """Asynchronous batch inference over object storage."""
 
 
-for function in (run, enqueue, worker, status, jobs, workers, results, errors, doctor, demo):
+COMMANDS = (
+    *(run, enqueue, worker),
+    *(status, jobs, workers, results, errors, verify),
+    *(cancel, pause, resume, priority, retry, delete),
+    *(doctor, demo),
+)
+for function in COMMANDS:
     app.command()(function)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from millrace.core.services import Services
 
 RedisUrl = Annotated[
     str | None,
@@ -72,6 +75,20 @@ JobIdOption = Annotated[
         help="Your own id: submitting it twice is one job.",
     ),
 ]
+ErrorThreshold = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_ERROR_THRESHOLD",
+        help="End the job as failed beyond so many failed images: 100, or 5% once all is listed.",
+    ),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_DEADLINE",
+        help="End the job as expired after 90s, 45m, 2h, 1d or at 2026-11-21T06:00:00Z.",
+    ),
+]
 
 Name = Annotated[
     str | None,
@@ -133,3 +150,13 @@ Threads = Annotated[
         help="TensorFlow threads per process; 0: its choice. Default: the cores, shared.",
     ),
 ]
+
+
+def services(redis_url: str | None) -> Services:
+    """What a command that talks of jobs works with."""
+    from millrace.core.log import configure
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+
+    configure("warning")
+    return Services(Settings.load(redis_url=redis_url))

@@ -21,22 +21,31 @@ T = TypeVar("T")
 @contextmanager
 def listing_progress(*, quiet: bool = False) -> Iterator[Callable[[ListingProgress], None]]:
     """Shows how many keys are listed. `quiet` shows nothing (for `--json`)."""
+    with _line_progress("listing…", quiet) as show:
+        yield lambda listed: show(f"listed {listed.images:,} images, {listed.bytes / 1e6:,.1f} MB")
+
+
+@contextmanager
+def checking_progress(*, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Shows how many images are checked. `quiet` shows nothing."""
+    with _line_progress("checking…", quiet) as show:
+        yield lambda images: show(f"checked {images:,} images")
+
+
+@contextmanager
+def _line_progress(first: str, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Shows one changing line."""
     console = Console(stderr=True)
     if quiet:
         yield lambda _: None
         return
     if not console.is_terminal:
-        yield _now_and_then(lambda p: console.print(f"listed {p.images:,} images"))
+        yield _now_and_then(lambda text: console.print(text, highlight=False))
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("listing…", total=None)
-
-        def update(listed: ListingProgress) -> None:
-            size = listed.bytes / 1e6
-            progress.update(task, description=f"listed {listed.images:,} images, {size:,.1f} MB")
-
-        yield update
+        task = progress.add_task(first, total=None)
+        yield lambda text: progress.update(task, description=text)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _errors(job: str, redis_url: str | None) -> tuple[dict[str, int], Iterator[d
     from millrace.producer.results import error_outcomes
 
     if "/" not in job:
-        handle = Job(_services(redis_url), job)
+        handle = Job(o.services(redis_url), job)
         return handle.status().errors.by_code, handle.errors()
     directory, plan = _open(job, redis_url)
     counts = Counter(
@@ -93,23 +93,19 @@ def _errors(job: str, redis_url: str | None) -> tuple[dict[str, int], Iterator[d
 
 
 def _open(job: str, redis_url: str | None) -> tuple[JobDirectory, ChunkPlan]:
+    services = o.services(redis_url)
+    directory = directory_of(services, job)
+    return directory, directory.read_spec().plan
+
+
+def directory_of(services: Services, job: str) -> JobDirectory:
     """The job's directory: by its URL from storage alone, by its id through Redis."""
     from millrace.core.jobdir import JobDirectory
     from millrace.core.storage import Location
 
-    services = _services(redis_url)
     if "/" in job:
-        directory = JobDirectory(services.stores, Location.parse(job))
-        return directory, directory.read_spec().plan
-    spec = services.jobs.spec(job)
-    return JobDirectory(services.stores, spec.directory), spec.plan
-
-
-def _services(redis_url: str | None) -> Services:
-    from millrace.core.services import Services
-    from millrace.core.settings import Settings
-
-    return Services(Settings.load(redis_url=redis_url))
+        return JobDirectory(services.stores, Location.parse(job))
+    return JobDirectory(services.stores, services.jobs.spec(job).directory)
 
 
 def _csv(outcomes: Iterable[dict[str, Any]]) -> Iterator[bytes]:

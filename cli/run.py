@@ -33,6 +33,8 @@ def run(
     top_k: o.TopK = None,
     layout: o.JobLayout = "chunks",
     job_id: o.JobIdOption = None,
+    error_threshold: o.ErrorThreshold = None,
+    deadline: o.Deadline = None,
     name: o.Name = None,
     tags: o.Tags = None,
     signature: o.Signature = None,
@@ -79,6 +81,8 @@ def run(
             top_k=top_k,
             layout=layout,
             job_id=job_id,
+            error_threshold=error_threshold,
+            deadline=deadline,
         ),
         processes=processes,
         # A model given by its directory is not looked up in a repository, even if one is set.

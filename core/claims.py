@@ -10,10 +10,13 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 
+from millrace.core.log import get_logger
 from millrace.core.outcome import Tally
 from millrace.core.record import TimingTotals
 from millrace.core.redis_client import RedisClient
-from millrace.core.topology import JobKeys, QueueKeys, lease_member
+from millrace.core.topology import JobKeys, QueueKeys, lease_member, split_lease_member
+
+log = get_logger(__name__)
 
 
 class Answer(StrEnum):
@@ -160,6 +163,21 @@ class Claims:
                     *(part for held in leases for part in (held.member, held.chunk, held.token)),
                 ],
             )
+
+
+def free_expired(redis: RedisClient, queue: str) -> None:
+    """Free the chunks of a queue whose leases ran out; they may be claimed again."""
+    with redis.errors():
+        members = redis.script("expired")(keys=[QueueKeys(queue).leases], args=[1000])
+    for member in members:
+        try:
+            job, chunk = split_lease_member(member.decode())
+        except ValueError:
+            with redis.errors():
+                redis.raw.zrem(QueueKeys(queue).leases, member)
+            continue
+        log.warning("a lease expired; its chunk runs again", job=job, chunk=chunk)
+        release_expired(redis, queue, job, chunk)
 
 
 def release_expired(redis: RedisClient, queue: str, job: str, chunk: int) -> bool:

@@ -110,7 +110,10 @@ def _summary(ended: Snapshot) -> dict[str, Any]:
 def verdict(record: JobRecord) -> tuple[JobState, str | None]:
     """How a job ends, by its counts: none of many succeeded is a failure, not a success."""
     counts = record.counts
-    if record.ending is not None and (counts.pending or not record.listing_complete):
+    cut_short = counts.pending or not record.listing_complete
+    if record.ending is not None and (
+        cut_short or record.reason == Reason.ERROR_THRESHOLD_EXCEEDED
+    ):
         return record.ending, record.reason
     if counts.total == 0:
         return JobState.FAILED, Reason.NO_INPUTS

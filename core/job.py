@@ -8,10 +8,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE, PART_ROWS, ChunkPlan
 from millrace.core.errors import CorruptRecord, UsageError
+from millrace.core.limits import ErrorThreshold, parse_deadline
 from millrace.core.storage.location import Location
 from millrace.core.topology import (
     JOB_ID_PATTERN,
@@ -59,7 +67,7 @@ _ENDINGS = frozenset({_S.SUCCEEDED, _S.COMPLETED_WITH_ERRORS, _S.FAILED, _S.CANC
 _GIVING_UP = frozenset({_S.CANCELLING, _S.FINALIZING})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    _S.QUEUED: frozenset({_S.ENQUEUING}) | _GIVING_UP,
+    _S.QUEUED: frozenset({_S.ENQUEUING, _S.PAUSED}) | _GIVING_UP,
     _S.ENQUEUING: frozenset({_S.RUNNING, _S.PAUSED}) | _GIVING_UP,
     _S.RUNNING: frozenset({_S.PAUSED}) | _GIVING_UP,
     _S.PAUSED: frozenset({_S.RUNNING}) | _GIVING_UP,
@@ -77,6 +85,9 @@ class Reason(StrEnum):
     MODEL_LOAD_FAILED = "model_load_failed"
     JOB_DIRECTORY_UNUSABLE = "job_directory_unusable"
     INTERRUPTED = "interrupted"
+    REQUESTED = "requested"
+    ERROR_THRESHOLD_EXCEEDED = "error_threshold_exceeded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
 
 
 class Priority(StrEnum):
@@ -112,12 +123,15 @@ class ModelPin(_Frozen):
 
 
 class InputSpec(_Frozen):
-    """Which objects: everything under `uri`, filtered; or what `manifest` names under it."""
+    """Which objects: everything under `uri`, filtered; or what `manifest` names under it; or
+    what failed in the job `failed_of`, of which only the `codes` (`stage/code`), if any."""
 
     uri: str
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     manifest: str | None = None
+    failed_of: JobId | None = None
+    codes: tuple[str, ...] = ()
 
 
 class JobSpec(_Frozen):
@@ -133,6 +147,22 @@ class JobSpec(_Frozen):
     priority: Priority = Priority.NORMAL
     top_k: int | None = Field(None, ge=1, le=10_000)
     layout: Layout = Layout.CHUNKS
+    error_threshold: str | None = None
+    deadline: str | None = None
+
+    @field_validator("error_threshold")
+    @classmethod
+    def _is_threshold(cls, value: str | None) -> str | None:
+        if value is not None:
+            ErrorThreshold.parse(value)
+        return value
+
+    @field_validator("deadline")
+    @classmethod
+    def _is_deadline(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_deadline(value, datetime.now(UTC))
+        return value
 
     @property
     def plan(self) -> ChunkPlan:
@@ -141,6 +171,11 @@ class JobSpec(_Frozen):
     @property
     def queue(self) -> str:
         return queue_name(self.model.name, self.model.version)
+
+    @property
+    def parent_job_id(self) -> str | None:
+        """The job whose failed images this one runs again."""
+        return self.input.failed_of
 
     @property
     def directory(self) -> Location:
@@ -167,7 +202,7 @@ class JobSpec(_Frozen):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{where}: {first['msg']}") from None
+            raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:

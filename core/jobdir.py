@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
+from typing import Any
 
 import orjson
 
@@ -26,6 +27,7 @@ from millrace.core.topology import (
     chunk_object,
     manifest_part,
     parse_chunk_object,
+    parse_manifest_part,
 )
 
 READ_AHEAD = 8
@@ -70,8 +72,14 @@ class JobDirectory:
         """The undecoded lines of a manifest part."""
         return self._store.get(self._prefix + manifest_part(part)).splitlines()
 
-    def has_manifest(self) -> bool:
-        return any(True for _ in self._store.list(self._prefix + MANIFEST_PREFIX))
+    def parts(self) -> list[int]:
+        """The numbers of the manifest's parts, ascending."""
+        names = (item.key for item in self._store.list(self._prefix + MANIFEST_PREFIX))
+        return sorted(part for name in names if (part := parse_manifest_part(name)) is not None)
+
+    def remove(self) -> int:
+        """Delete every object of the job; returns how many."""
+        return self._store.delete_all(self._prefix)
 
     # --- chunk objects ---
 
@@ -91,8 +99,8 @@ class JobDirectory:
         except ObjectNotFound:
             return None
 
-    def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[list[bytes]]:
-        """The outcome lines of each of these chunks that stands, in their order.
+    def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes | None]:
+        """`read_chunk` of each of these chunks, in their order.
 
         Some are fetched ahead: one request after another would take a large job hours.
         """
@@ -105,14 +113,16 @@ class JobDirectory:
                         pending.append(pool.submit(self.read_chunk, plan, chunk))
                     if not pending:
                         return
-                    yield (pending.popleft().result() or b"").splitlines()
+                    yield pending.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def error_lines(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes]:
         """The error lines among the outcomes of these chunks."""
-        for lines in self.read_chunks(plan, chunks):
-            yield from (line for line in lines if "error" in decode_outcome(line))
+        for body in self.read_chunks(plan, chunks):
+            for line in (body or b"").splitlines():
+                if "error" in decode_outcome(line):
+                    yield line
 
     def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
         """The numbers of the chunks whose objects stand, in the store's order."""
@@ -143,6 +153,27 @@ class JobDirectory:
         self._store.put(
             self._prefix + SUMMARY_FILE, orjson.dumps(summary, option=orjson.OPT_INDENT_2)
         )
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What the finalizer wrote, or None while it has not. Raises CorruptRecord."""
+        try:
+            text = self._store.get(self._prefix + SUMMARY_FILE)
+        except ObjectNotFound:
+            return None
+        try:
+            summary = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise CorruptRecord(f"{self.uri(SUMMARY_FILE)}: {error}") from None
+        if not isinstance(summary, dict):
+            raise CorruptRecord(f"{self.uri(SUMMARY_FILE)} is no summary")
+        return summary
+
+    def has_success(self) -> bool:
+        try:
+            self._store.head(self._prefix + SUCCESS_FILE)
+        except ObjectNotFound:
+            return False
+        return True
 
     def put_success(self) -> None:
         self._store.put(self._prefix + SUCCESS_FILE, b"")

@@ -11,9 +11,9 @@ from typing import Any
 from redis.exceptions import LockNotOwnedError
 
 from millrace.core.errors import CorruptRecord, JobNotFound
-from millrace.core.job import JobSpec, JobState
+from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
-from millrace.core.record import JobRecord, initial_fields, to_ms
+from millrace.core.record import JobRecord, from_ms, initial_fields, to_ms
 from millrace.core.redis_client import RedisClient
 from millrace.core.topology import JOBS, JobKeys, QueueKeys
 
@@ -34,6 +34,15 @@ class Snapshot:
     """`worker/token` of each lease."""
     live_workers: int
     """Worker processes alive on the job's queue."""
+
+    @property
+    def needs_care(self) -> bool:
+        """It waits for its end, or is past its deadline: any reader may move it on."""
+        record = self.record
+        overdue = record.deadline is not None and from_ms(self.now_ms) > record.deadline
+        return record.state in (JobState.CANCELLING, JobState.FINALIZING) or (
+            overdue and not record.state.terminal
+        )
 
 
 class JobStore:
@@ -75,6 +84,35 @@ class JobStore:
                 keys=[keys.record, keys.owners], args=[ending, reason]
             )
         return bool(ready)
+
+    def pause(self, job: str) -> JobState:
+        """Let nothing new be claimed. The state afterwards. Raises JobNotFound."""
+        return self._change("pause", job)
+
+    def unpause(self, job: str) -> JobState:
+        """Let a paused job go on. The state afterwards. Raises JobNotFound."""
+        return self._change("unpause", job)
+
+    def set_priority(self, job: str, priority: Priority) -> JobState:
+        """Change the window of a job that is under way. Its state. Raises JobNotFound."""
+        return self._change("priority", job, priority.window_factor)
+
+    def _change(self, script: str, job: str, *args: str | float) -> JobState:
+        with self.redis.errors():
+            state = self.redis.script(script)(keys=[JobKeys(job).record], args=[*args]).decode()
+        if not state:
+            raise _no_job(job)
+        return JobState(state)
+
+    def delete(self, record: JobRecord) -> None:
+        """Forget a job: all its keys."""
+        job = record.spec.job_id
+        with self.redis.errors():
+            pipe = self.redis.raw.pipeline(transaction=True)
+            pipe.unlink(*JobKeys(job).all)
+            pipe.zrem(JOBS, job)
+            pipe.srem(QueueKeys(record.spec.queue).active, job)
+            pipe.execute()
 
     def settle(self, record: JobRecord) -> bool:
         """Move a job that waits for nothing more to finalizing. True if that was so."""

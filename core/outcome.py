@@ -73,7 +73,7 @@ def tally(body: bytes, rows: list[ManifestRow]) -> Tally:
     result = Tally()
     for line, row in zip(lines, rows, strict=True):
         outcome = decode_outcome(line)
-        if outcome["key"] != row.key:
+        if (outcome["key"], outcome["etag"]) != (row.key, row.etag):
             raise CorruptRecord(f"outcome of {outcome['key']!r} where {row.key!r} was due")
         if "predictions" in outcome:
             result.succeeded += 1

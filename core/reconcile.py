@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 
 from millrace.core.chunk_queue import ChunkQueue
-from millrace.core.claims import release_expired
+from millrace.core.claims import free_expired
 from millrace.core.errors import JobNotFound, MillraceError
 from millrace.core.feed import Feeder
 from millrace.core.finalize import Finalizer
 from millrace.core.job import JobState
 from millrace.core.jobstore import JobStore
 from millrace.core.log import get_logger
-from millrace.core.topology import QueueKeys, split_lease_member
+from millrace.core.topology import QueueKeys
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Reconciler:
             key = QueueKeys(queue).reconciler
             if not redis.raw.set(key, secrets.token_hex(8), nx=True, px=self._lock_ms):
                 return False
-        self._free_expired(queue)
+        free_expired(self._store.redis, queue)
         waiting = self._queue.waiting(queue)
         for job in self._store.active_jobs(queue):
             try:
@@ -71,17 +71,3 @@ class Reconciler:
             if resent:
                 log.info("re-sent chunks that were lost", job=job, chunks=resent)
             self._feeder.feed(record.spec)
-
-    def _free_expired(self, queue: str) -> None:
-        redis = self._store.redis
-        with redis.errors():
-            members = redis.script("expired")(keys=[QueueKeys(queue).leases], args=[1000])
-        for member in members:
-            try:
-                job, chunk = split_lease_member(member.decode())
-            except ValueError:
-                with redis.errors():
-                    redis.raw.zrem(QueueKeys(queue).leases, member)
-                continue
-            log.warning("a lease expired; its chunk runs again", job=job, chunk=chunk)
-            release_expired(redis, queue, job, chunk)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from millrace.core.errors import CorruptRecord
 from millrace.core.job import JobSpec, JobState
+from millrace.core.limits import ErrorThreshold, parse_deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class JobRecord:
     started_at: datetime | None
     progress_at: datetime | None
     completed_at: datetime | None
+    deadline: datetime | None = None
 
     @classmethod
     def read(cls, fields: dict[bytes, bytes]) -> JobRecord:
@@ -117,11 +119,14 @@ class JobRecord:
             started_at=when("started_ms"),
             progress_at=when("progress_ms"),
             completed_at=when("completed_ms"),
+            deadline=when("deadline_ms"),
         )
 
 
 def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:
     """The record of a job nothing has happened to yet."""
+    threshold = ErrorThreshold.parse(spec.error_threshold or "")
+    deadline = parse_deadline(spec.deadline, spec.created_at) if spec.deadline else None
     return {
         "spec": spec.model_dump_json(),
         "spec_digest": spec.digest,
@@ -136,7 +141,14 @@ def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:
             ("total", "succeeded", "failed", "skipped", "cancelled", "chunks", "done", "fed"), 0
         ),
         "parts": 0,
+        "deadline_ms": to_ms(deadline) if deadline else "",
+        "max_failed": _or_nothing(threshold.images),
+        "max_failed_share": _or_nothing(threshold.share),
     }
+
+
+def _or_nothing(number: float | None) -> float | str:
+    return "" if number is None else number
 
 
 def to_ms(when: datetime) -> int:

@@ -80,6 +80,7 @@ class JobStatus(BaseModel):
 
     schema_version: Literal[1] = 1
     job_id: str
+    parent_job_id: str | None
     state: JobState
     terminal: bool
     reason: str | None
@@ -110,6 +111,7 @@ def status_of(snapshot: Snapshot) -> JobStatus:
     settled = record.listing_complete or record.state.terminal
     return JobStatus(
         job_id=spec.job_id,
+        parent_job_id=spec.parent_job_id,
         state=record.state,
         terminal=record.state.terminal,
         reason=record.reason,

@@ -28,6 +28,7 @@ RESULTS_PREFIX = "results/"
 BY_KEY_PREFIX = "by-key/"
 
 _CHUNK_NAME = re.compile(r"(?:^|/)results/part-(\d+)/chunk-(\d+)\.jsonl\Z")
+_PART_NAME = re.compile(r"(?:^|/)manifest/part-(\d+)\.jsonl\Z")
 
 
 def queue_name(model: str, version: str | None) -> str:
@@ -47,6 +48,15 @@ def manifest_part(part: int) -> str:
 def chunk_object(part: int, chunk: int) -> str:
     """`results/part-00000/chunk-0000017.jsonl`"""
     return f"{RESULTS_PREFIX}part-{part:05d}/chunk-{chunk:07d}.jsonl"
+
+
+def parse_manifest_part(name: str) -> int | None:
+    """The number a manifest part's name carries, or None for a foreign name."""
+    match = _PART_NAME.search(name)
+    if match is None:
+        return None
+    part = int(match.group(1))
+    return part if match.group().lstrip("/") == manifest_part(part) else None
 
 
 def parse_chunk_object(name: str) -> tuple[int, int] | None:
@@ -111,6 +121,21 @@ class JobKeys:
     def finalizer(self) -> str:
         """Lock of the process that is finalizing."""
         return self._key("finalizer")
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything Redis holds of the job."""
+        return (
+            self.record,
+            self.done,
+            self.failed,
+            self.attempts,
+            self.owners,
+            self.errors,
+            self.samples,
+            self.pace,
+            self.finalizer,
+        )
 
 
 @dataclass(frozen=True, slots=True)

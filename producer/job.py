@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from millrace.core.errors import AccessDenied, NotFound, StorageUnavailable, WaitTimeout
-from millrace.core.job import JobSpec, JobState
+from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import set_bits
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
+from millrace.producer.control import cancel, look_after, pause, resume
 from millrace.producer.results import error_outcomes, outcomes
 
 log = get_logger(__name__)
@@ -32,17 +33,33 @@ class Job:
     def status(self) -> JobStatus:
         """Where the job stands now.
 
-        A job found waiting for its finalization is finalized on the way, if this process may
-        write where the job does. Raises JobNotFound, RedisUnavailable.
+        A job found past its deadline, or waiting for its end, is moved on on the way, for
+        there may be no worker to do it. Raises JobNotFound, RedisUnavailable.
         """
         snapshot = self._services.jobs.snapshot(self.id)
-        if snapshot.record.state is JobState.FINALIZING:
+        if snapshot.needs_care:
             try:
-                self._services.finalizer.finalize(self.id)
+                look_after(self._services, self.id)
             except (StorageUnavailable, AccessDenied, NotFound) as error:
+                # This process may not write where the job does; a worker may.
                 log.warning("left to the workers to finalize", job=self.id, error=error.message)
             snapshot = self._services.jobs.snapshot(self.id)
         return status_of(snapshot)
+
+    def cancel(self) -> None:
+        """Take no more chunks; those in hand end, and what there is is published.
+
+        Raises JobNotFound; JobConflict if the job has ended.
+        """
+        cancel(self._services, self.id)
+
+    def pause(self) -> None:
+        """Take no more chunks until `resume`. Raises as `cancel` does."""
+        pause(self._services, self.id)
+
+    def resume(self) -> None:
+        """Let a paused job go on. Raises as `cancel` does."""
+        resume(self._services, self.id)
 
     def wait(
         self,

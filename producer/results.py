@@ -12,8 +12,8 @@ from millrace.core.outcome import decode_outcome
 
 def outcome_lines(directory: JobDirectory, plan: ChunkPlan) -> Iterator[bytes]:
     """The raw outcome lines of every committed chunk, in manifest order."""
-    for lines in directory.read_chunks(plan, _committed(directory, plan)):
-        yield from lines
+    for body in directory.read_chunks(plan, _committed(directory, plan)):
+        yield from (body or b"").splitlines()
 
 
 def outcomes(directory: JobDirectory, plan: ChunkPlan) -> Iterator[dict[str, Any]]:

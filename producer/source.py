@@ -8,6 +8,7 @@ from millrace.core.errors import UsageError
 from millrace.core.job import InputSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.storage import Location, Stores
+from millrace.producer.failed import failed_rows
 from millrace.producer.globs import key_filter
 from millrace.producer.user_manifest import read_user_manifest
 
@@ -24,9 +25,12 @@ def image_references(stores: Stores, spec: InputSpec, output: Location) -> Itera
             "the output cannot be the input itself", hint=f"for example {source}/predictions"
         )
     accepts = key_filter(spec.include, spec.exclude)
-    rows = _listed(stores, source, output)
-    if spec.manifest is not None:
+    if spec.failed_of is not None:
+        rows = failed_rows(stores, output.child(spec.failed_of), spec.codes)
+    elif spec.manifest is not None:
         rows = read_user_manifest(stores, spec.manifest, source)
+    else:
+        rows = _listed(stores, source, output)
     start = len(source.prefix)
     return (row for row in rows if accepts(row.key[start:]))
 

@@ -34,14 +34,17 @@ def submit(
     top_k: int | None = None,
     layout: Layout | str = Layout.CHUNKS,
     job_id: str | None = None,
+    error_threshold: str | None = None,
+    deadline: str | None = None,
     settings: Settings | None = None,
     progress: Callable[[ListingProgress], None] = lambda _: None,
 ) -> Job:
     """Enqueue a bucket or directory for prediction; returns when everything is listed.
 
     `source` and `output` are directories, `file://` or `s3://` URLs; `model` is `NAME` or
-    `NAME:VERSION`. The same `job_id` with the same request is the same job. Settings come
-    from `MILLRACE_…` unless given.
+    `NAME:VERSION`. The same `job_id` with the same request is the same job. With more failed
+    images than `error_threshold` (`100`, `5%`) the job fails; past its `deadline` (`2h`, or an
+    RFC 3339 time) it expires. Settings come from `MILLRACE_…` unless given.
 
     Raises UsageError, ModelNotFound, JobConflict, AccessDenied, ObjectNotFound,
     RedisUnavailable, StorageUnavailable. An input without images makes a job that has
@@ -61,6 +64,8 @@ def submit(
         top_k=top_k,
         layout=layout,
         job_id=job_id,
+        error_threshold=error_threshold,
+        deadline=deadline,
     )
     return submit_spec(services, spec, progress)
 
@@ -79,6 +84,8 @@ def make_spec(
     top_k: int | None = None,
     layout: Layout | str = Layout.CHUNKS,
     job_id: str | None = None,
+    error_threshold: str | None = None,
+    deadline: str | None = None,
 ) -> JobSpec:
     """The spec of what a user asks for, with the model resolved. Raises as `submit` does."""
     version, digest = resolve_model(services, model)
@@ -102,6 +109,8 @@ def make_spec(
         priority=priority,
         top_k=top_k,
         layout=layout,
+        error_threshold=error_threshold,
+        deadline=deadline,
     )
 
 
@@ -141,7 +150,7 @@ def submit_spec(
     if standing is not None and standing != spec.digest:
         raise _conflict(spec.job_id)
     if standing is None:
-        if not fresh and JobDirectory(services.stores, spec.directory).has_manifest():
+        if not fresh and JobDirectory(services.stores, spec.directory).parts():
             raise JobConflict(
                 f"{spec.directory} holds a job that Redis no longer knows",
                 hint="choose another --job-id",

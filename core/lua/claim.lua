@@ -3,8 +3,8 @@
 -- ARGV chunk, lease member, token, lease ms, max attempts, model version, model digest
 -- Returns {answer, attempt}.
 local chunk, member, token = ARGV[1], ARGV[2], ARGV[3]
+local state = judge(KEYS[1])
 local r = redis.call('HMGET', KEYS[1], 'state', 'chunks', 'version', 'digest', 'ending')
-local state = r[1]
 if not state or tonumber(chunk) >= tonumber(r[2]) then
   return { 'UNKNOWN', 0 }
 end

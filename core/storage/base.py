@@ -67,6 +67,14 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove the object; no error if there is none."""
 
+    def delete_all(self, prefix: str) -> int:
+        """Remove every object whose key starts with `prefix`; returns how many."""
+        removed = 0
+        for item in [*self.list(prefix)]:
+            self.delete(item.key)
+            removed += 1
+        return removed
+
 
 def refuse_larger(key: str, size: int, max_bytes: int | None) -> None:
     """Raise ObjectTooLarge if `size` is over the limit."""

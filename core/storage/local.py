@@ -101,6 +101,14 @@ class LocalStore(Store):
         with suppress(ObjectNotFound), _translated(key):
             os.unlink(self._path(key))
 
+    def delete_all(self, prefix: str) -> int:
+        removed = super().delete_all(prefix)
+        top = os.path.join(self._root, prefix.rpartition("/")[0])
+        for folder, _, _ in os.walk(top, topdown=False):
+            with suppress(OSError):  # something else is in it
+                os.rmdir(folder)
+        return removed
+
     def _path(self, key: str) -> str:
         """The file `key` names. Raises ObjectNotFound if that lies outside the root."""
         if not _names_a_file(key):

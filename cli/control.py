@@ -1,0 +1,133 @@
+"""`millrace cancel`, `pause`, `resume`, `priority`, `retry` and `delete`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command, print_json
+
+if TYPE_CHECKING:
+    from millrace.core.services import Services
+
+
+@command
+def cancel(job: o.JobArgument, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
+    """End a job early: chunks in hand finish, what there is is published."""
+    from millrace.producer import control
+
+    services = o.services(redis_url)
+    control.cancel(services, job)
+    _report(services, job, as_json)
+
+
+@command
+def pause(job: o.JobArgument, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
+    """Let nothing new of a job be claimed; chunks in hand finish."""
+    from millrace.producer import control
+
+    services = o.services(redis_url)
+    control.pause(services, job)
+    _report(services, job, as_json)
+
+
+@command
+def resume(job: o.JobArgument, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
+    """Let a paused job go on."""
+    from millrace.producer import control
+
+    services = o.services(redis_url)
+    control.resume(services, job)
+    _report(services, job, as_json)
+
+
+@command
+def priority(
+    job: o.JobArgument,
+    level: Annotated[str, typer.Argument(metavar="PRIORITY", help="high, normal or low.")],
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Change a job's share of its queue while it runs."""
+    from millrace.core.errors import UsageError
+    from millrace.core.job import Priority
+    from millrace.producer import control
+
+    services = o.services(redis_url)
+    try:
+        wanted = Priority(level)
+    except ValueError:
+        raise UsageError(f"{level!r} is no priority: expected high, normal or low") from None
+    control.set_priority(services, job, wanted)
+    _report(services, job, as_json)
+
+
+@command
+def retry(
+    job: o.JobArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", envvar="MILLRACE_FAILED", help="Run what failed again.")
+    ] = False,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MILLRACE_CODE", help="Only errors of this code or stage/code (repeatable)."
+        ),
+    ] = None,
+    job_id: o.JobIdOption = None,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Run the failed images of an ended job again, as a job of its own."""
+    from millrace.cli import show
+    from millrace.cli.progress import listing_progress
+    from millrace.core.errors import UsageError
+    from millrace.producer.retry import retry as submit_again
+
+    if not failed:
+        raise UsageError("say what to run again:  millrace retry JOB --failed")
+    services = o.services(redis_url)
+    with listing_progress(quiet=as_json) as listed:
+        child = submit_again(services, job, codes=code or (), job_id=job_id, progress=listed)
+    status = child.status()
+    print_json(status.model_dump(mode="json")) if as_json else show.submitted(status)
+    if status.terminal:
+        raise typer.Exit(show.exit_code(status))
+
+
+@command
+def delete(
+    job: o.JobArgument,
+    outputs: Annotated[
+        bool,
+        typer.Option("--outputs", envvar="MILLRACE_OUTPUTS", help="Its directory as well."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", envvar="MILLRACE_YES", help="Do not ask.")
+    ] = False,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Forget an ended job; its results stay unless --outputs is given."""
+    from millrace.producer import control
+
+    services = o.services(redis_url)
+    spec = services.jobs.spec(job)
+    what = f"{spec.directory} and all in it" if outputs else f"the record of {job}"
+    if not yes:
+        typer.confirm(f"Delete {what}?", abort=True, err=True)
+    removed = control.delete(services, job, outputs=outputs)
+    if as_json:
+        print_json({"job_id": job, "deleted": True, "objects_removed": removed})
+    else:
+        print(f"deleted {job}" + (f" and {removed:,} objects" if outputs else ""))
+
+
+def _report(services: Services, job: str, as_json: bool) -> None:
+    from millrace.cli import show
+    from millrace.producer.job import Job
+
+    status = Job(services, job).status()
+    print_json(status.model_dump(mode="json")) if as_json else show.status(status)

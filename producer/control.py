@@ -1,0 +1,79 @@
+"""What may be done to a job that is under way. All of it works while no worker is up."""
+
+from __future__ import annotations
+
+from millrace.core.claims import free_expired
+from millrace.core.errors import JobConflict
+from millrace.core.job import JobState, Priority, Reason
+from millrace.core.jobdir import JobDirectory
+from millrace.core.services import Services
+
+
+def cancel(services: Services, job: str) -> None:
+    """Take no more chunks; those in hand end, and what there is is published.
+
+    Raises JobNotFound; JobConflict if the job has ended.
+    """
+    _refuse_ended(services, job, "cancelled")
+    services.jobs.stop(job, JobState.CANCELLED, Reason.REQUESTED)
+    look_after(services, job)
+
+
+def pause(services: Services, job: str) -> None:
+    """Take no more chunks until `resume`. Raises JobNotFound; JobConflict if it is too late."""
+    _refuse_unless(JobState.PAUSED, services.jobs.pause(job), job, "paused")
+
+
+def resume(services: Services, job: str) -> None:
+    """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way."""
+    state = services.jobs.unpause(job)
+    if state not in (JobState.QUEUED, JobState.ENQUEUING, JobState.RUNNING):
+        raise _too_late(job, state, "resumed")
+    spec = services.jobs.spec(job)
+    # What was dropped while it was paused is missing now.
+    services.feeder.feed_missing(spec, services.queue.waiting(spec.queue))
+    services.feeder.feed(spec)
+
+
+def set_priority(services: Services, job: str, priority: Priority) -> None:
+    """Change the share of its queue. Raises JobNotFound; JobConflict if the job has ended."""
+    _refuse_ended(services, job, "given another priority")
+    services.jobs.set_priority(job, priority)
+    services.feeder.feed(services.jobs.spec(job))
+
+
+def delete(services: Services, job: str, *, outputs: bool = False) -> int:
+    """Forget a job that has ended, and with `outputs` remove its directory; returns how many
+    objects were removed. Raises JobNotFound; JobConflict if the job has not ended."""
+    record = services.jobs.record(job)
+    if not record.state.terminal:
+        raise JobConflict(
+            f"job {job} is {record.state}", hint=f"end it first:  millrace cancel {job}"
+        )
+    removed = JobDirectory(services.stores, record.spec.directory).remove() if outputs else 0
+    services.jobs.delete(record)
+    return removed
+
+
+def look_after(services: Services, job: str) -> None:
+    """Do for one job what the reconciler of a worker would: whoever asks may find it so."""
+    record = services.jobs.record(job)
+    if record.state is JobState.CANCELLING:
+        free_expired(services.redis, record.spec.queue)
+    if record.state is JobState.FINALIZING or services.jobs.settle(record):
+        services.finalizer.finalize(job)
+
+
+def _refuse_ended(services: Services, job: str, what: str) -> None:
+    state = services.jobs.record(job).state
+    if state.terminal or state is JobState.FINALIZING:
+        raise _too_late(job, state, what)
+
+
+def _refuse_unless(wanted: JobState, state: JobState, job: str, what: str) -> None:
+    if state is not wanted:
+        raise _too_late(job, state, what)
+
+
+def _too_late(job: str, state: JobState, what: str) -> JobConflict:
+    return JobConflict(f"job {job} is {state}; it cannot be {what}")

@@ -1,0 +1,183 @@
+"""`verify`: derive every count of a job from storage alone, and compare what claims to know it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from millrace.core.errors import CorruptRecord, JobNotFound, RedisUnavailable
+from millrace.core.job import JobSpec, JobState
+from millrace.core.jobdir import JobDirectory, decode_rows
+from millrace.core.jobstore import Snapshot, set_bits
+from millrace.core.manifest import ManifestRow
+from millrace.core.outcome import decode_outcome, tally
+from millrace.core.services import Services
+
+COMPLETE = (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be. `where` is an object's name or `redis`."""
+
+    where: str
+    problem: str
+
+
+@dataclass(slots=True)
+class Verification:
+    """What storage holds of a job. Counts are images, but for `chunks` and `missing_chunks`."""
+
+    job_id: str
+    state: str
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    by_code: Counter[str] = field(default_factory=Counter)
+    chunks: int = 0
+    missing_chunks: list[int] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    asked_redis: bool = False
+    """Whether Redis knows the job and was compared."""
+
+    @property
+    def without_outcome(self) -> int:
+        """Images whose chunk has no object: pending, or cancelled with their job."""
+        return self.total - self.succeeded - self.failed
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        plain = {name.name: getattr(self, name.name) for name in fields(self)}
+        plain["findings"] = [asdict(finding) for finding in self.findings]
+        return plain | {"without_outcome": self.without_outcome, "ok": self.ok}
+
+    def note(self, where: str, problem: str) -> None:
+        self.findings.append(Finding(where, problem))
+
+    def compare(self, where: str, name: str, claimed: Any, found: Any) -> None:
+        if claimed != found:
+            self.note(where, f"{name} is {claimed}, storage holds {found}")
+
+
+def verify(
+    services: Services,
+    directory: JobDirectory,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Check that each manifest row has exactly one outcome line, in order and well formed,
+    that errors and summary say the same, and that Redis agrees, if it knows the job.
+
+    A job that is under way may have chunks without an object, but none that Redis takes for
+    finished. `progress` gets the number of images checked. Raises the store's errors,
+    CorruptRecord if the spec or manifest cannot be read.
+    """
+    spec = directory.read_spec()
+    # Redis first: what it counts by now must stand in storage, which may be ahead.
+    snapshot, finished = _claimed(services, spec)
+    summary = directory.read_summary()
+    state = snapshot.record.state if snapshot else (summary or {}).get("state", "unknown")
+    found = Verification(spec.job_id, str(state))
+    found.asked_redis = snapshot is not None
+    _check_chunks(found, spec, directory, progress)
+    if summary is not None:
+        _check_summary(found, directory, summary)
+    if snapshot is None:
+        return found
+    record = snapshot.record
+    for chunk in sorted(finished & set(found.missing_chunks)):
+        found.note("redis", f"chunk {chunk} is finished, but has no object")
+    if record.state.terminal:
+        counts = record.counts
+        found.compare("redis", "total", counts.total, found.total)
+        found.compare("redis", "succeeded", counts.succeeded, found.succeeded)
+        found.compare("redis", "failed", counts.failed, found.failed)
+        found.compare("redis", "cancelled", counts.cancelled, found.without_outcome)
+        found.compare("redis", "errors by code", snapshot.by_code, dict(found.by_code))
+        if summary is None:
+            found.note("summary.json", "is missing though the job has ended")
+    return found
+
+
+def _claimed(services: Services, spec: JobSpec) -> tuple[Snapshot | None, set[int]]:
+    """What Redis says of the job, and the chunks it takes for finished."""
+    try:
+        finished = set(set_bits(services.jobs.done_bitmap(spec.job_id)))
+        snapshot = services.jobs.snapshot(spec.job_id)
+    except (JobNotFound, RedisUnavailable):
+        return None, set()
+    if snapshot.record.spec.directory != spec.directory:
+        return None, set()  # another job of that name
+    return snapshot, finished
+
+
+def _check_chunks(
+    found: Verification,
+    spec: JobSpec,
+    directory: JobDirectory,
+    progress: Callable[[int], None],
+) -> None:
+    plan = spec.plan
+    parts = directory.parts()
+    if parts != list(range(len(parts))):
+        found.note("manifest", f"parts are missing: there are {parts}")
+    for part in parts:
+        lines = directory.part_lines(part)
+        if len(lines) != plan.rows_per_part and part != parts[-1]:
+            found.note("manifest", f"part {part} holds {len(lines)} rows of {plan.rows_per_part}")
+        first = part * plan.chunks_per_part
+        numbers = range(first, first + plan.chunks_in(len(lines)))
+        found.total += len(lines)
+        found.chunks += len(numbers)
+        for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
+            if body is None:
+                found.missing_chunks.append(chunk)
+            else:
+                _check_chunk(found, chunk, body, decode_rows(lines, plan, chunk))
+        progress(found.total)
+    expected = set(range(found.chunks))
+    for chunk in sorted(set(directory.committed_chunks(plan)) - expected):
+        found.note(f"chunk {chunk}", "has an object, but no rows in the manifest")
+    if found.missing_chunks and found.state in COMPLETE:
+        found.note("results", f"chunks without an object: {_some(found.missing_chunks)}")
+
+
+def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> None:
+    try:
+        counted = tally(body, rows)
+    except CorruptRecord as error:
+        found.note(f"chunk {chunk}", error.message)
+        return
+    found.succeeded += counted.succeeded
+    found.failed += counted.failed
+    found.by_code += Counter(counted.by_code)
+
+
+def _check_summary(found: Verification, directory: JobDirectory, summary: dict[str, Any]) -> None:
+    counts = summary.get("counts") or {}
+    where = "summary.json"
+    found.compare(where, "total", counts.get("total"), found.total)
+    found.compare(where, "succeeded", counts.get("succeeded"), found.succeeded)
+    found.compare(where, "failed", counts.get("failed"), found.failed)
+    found.compare(where, "cancelled", counts.get("cancelled"), found.without_outcome)
+    complete = summary.get("state") in COMPLETE
+    if directory.has_success() != complete:
+        found.note("_SUCCESS", "is missing" if complete else "stands though the job is not whole")
+    published = directory.published_errors()
+    if published is None:
+        found.note("errors.jsonl", "is missing")
+        return
+    codes = Counter[str]()
+    for line in published:
+        error = decode_outcome(line).get("error") or {}
+        codes[f"{error.get('stage')}/{error.get('code')}"] += 1
+    found.compare("errors.jsonl", "errors by code", dict(codes), dict(found.by_code))
+
+
+def _some(numbers: list[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:10])
+    return shown + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
