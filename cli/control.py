@@ -8,6 +8,7 @@ import typer
 
 from millrace.cli import options as o
 from millrace.cli.command import command, print_json
+from millrace.cli.results import JobOrUrl, directory_of
 
 if TYPE_CHECKING:
     from millrace.core.services import Services
@@ -34,12 +35,34 @@ def pause(job: o.JobArgument, redis_url: o.RedisUrl = None, as_json: o.AsJson = 
 
 
 @command
-def resume(job: o.JobArgument, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
-    """Let a paused job go on."""
-    from millrace.producer import control
+def resume(
+    job: JobOrUrl,
+    from_storage: Annotated[
+        bool,
+        typer.Option(
+            "--from-storage",
+            envvar="MILLRACE_FROM_STORAGE",
+            help="JOB is a directory's URL: make anew the record that Redis lost.",
+        ),
+    ] = False,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Let a job go on that is paused, whose producer died, or that Redis lost."""
+    from millrace.cli.progress import checking_progress, listing_progress
+    from millrace.core.errors import UsageError
+    from millrace.producer.recover import go_on, restore
 
     services = o.services(redis_url)
-    control.resume(services, job)
+    if ("/" in job) != from_storage:
+        raise UsageError("--from-storage and the URL of a job's directory go together")
+    if from_storage:
+        with checking_progress(quiet=as_json) as checked:
+            restored = restore(services, directory_of(services, job), checked)
+        job = restored.id
+    if not from_storage or not services.jobs.record(job).listing_complete:
+        with listing_progress(quiet=as_json) as listed:
+            go_on(services, job, listed)
     _report(services, job, as_json)
 
 

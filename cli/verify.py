@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,18 +15,36 @@ if TYPE_CHECKING:
 
 
 @command
-def verify(job: JobOrUrl, redis_url: o.RedisUrl = None, as_json: o.AsJson = False) -> None:
+def verify(
+    job: JobOrUrl,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", envvar="MILLRACE_REPAIR", help="Run exactly what is missing again."
+        ),
+    ] = False,
+    redis_url: o.RedisUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
     """Derive every count from storage alone, and compare the summary and Redis with it."""
     from millrace.cli.progress import checking_progress
     from millrace.core.errors import ExitCode
+    from millrace.producer.recover import repair as mend
     from millrace.producer.verify import verify as check
 
     services = o.services(redis_url)
+    directory = directory_of(services, job)
     with checking_progress(quiet=as_json) as checked:
-        found = check(services, directory_of(services, job), checked)
+        found = check(services, directory, checked)
     print_json(found.as_json()) if as_json else _show(found)
-    if not found.ok:
+    if found.ok:
+        return
+    if not repair:
         raise typer.Exit(ExitCode.CHECK_FAILED)
+    with checking_progress(quiet=as_json) as checked:
+        mended = mend(services, directory, found.corrupt_chunks, checked).status()
+    if not as_json:
+        print(f"repairing: {mended.counts.pending:,} images run again")
 
 
 def _show(found: Verification) -> None:

@@ -28,10 +28,11 @@ class Feeder:
         """
         keys = JobKeys(spec.job_id)
         with self._store.redis.errors():
-            first, count = self._store.redis.script("feed")(
-                keys=[keys.record, keys.owners, QueueKeys(spec.queue).fleet], args=[self._window]
+            chunks = self._store.redis.script("feed")(
+                keys=[keys.record, keys.owners, QueueKeys(spec.queue).fleet, keys.done],
+                args=[self._window],
             )
-        return self._queue.send(spec.queue, spec.job_id, range(first, first + count))
+        return self._queue.send(spec.queue, spec.job_id, chunks)
 
     def feed_missing(self, spec: JobSpec, waiting: set[tuple[str, int]]) -> int:
         """Re-send chunks behind the pointer that are not finished, leased, or in `waiting`.
@@ -41,7 +42,7 @@ class Feeder:
         """
         job = spec.job_id
         record = self._store.record(job)
-        if record.state.terminal or record.fed == record.done:
+        if record.state.terminal or record.fed == record.done - record.ahead:
             return 0
         running = self._store.running_chunks(job)
         done = self._store.done_bitmap(job)

@@ -19,6 +19,7 @@ from millrace.core.storage import Location, Store, Stores
 from millrace.core.topology import (
     ERRORS_FILE,
     JOB_FILE,
+    MANIFEST_COMPLETE,
     MANIFEST_PREFIX,
     RESULTS_PREFIX,
     SUCCESS_FILE,
@@ -68,6 +69,23 @@ class JobDirectory:
             if self._store.get(name) != body:
                 raise
 
+    def complete_manifest(self, parts: int, images: int) -> None:
+        """Say that the manifest is whole. Saying it again is harmless."""
+        body = orjson.dumps({"parts": parts, "images": images})
+        self._store.put(self._prefix + MANIFEST_COMPLETE, body)
+
+    def manifest_size(self) -> tuple[int, int] | None:
+        """Parts and images of a whole manifest; None while more may come. Raises CorruptRecord."""
+        try:
+            text = self._store.get(self._prefix + MANIFEST_COMPLETE)
+        except ObjectNotFound:
+            return None
+        try:
+            said = orjson.loads(text)
+            return int(said["parts"]), int(said["images"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise CorruptRecord(f"{self.uri(MANIFEST_COMPLETE)}: {error!r}") from None
+
     def part_lines(self, part: int) -> list[bytes]:
         """The undecoded lines of a manifest part."""
         return self._store.get(self._prefix + manifest_part(part)).splitlines()
@@ -91,6 +109,10 @@ class JobDirectory:
         except AlreadyExists:
             return self._store.get(name)
         return body
+
+    def delete_chunk(self, plan: ChunkPlan, chunk: int) -> None:
+        """Remove a chunk's object, which is not this chunk's outcome, so that it can run again."""
+        self._store.delete(self._prefix + chunk_object(plan.part_of(chunk), chunk))
 
     def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
         """A chunk's committed outcome, or None."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import LockNotOwnedError
+from redis.exceptions import LockNotOwnedError, RedisError, WatchError
 
-from millrace.core.errors import CorruptRecord, JobNotFound
+from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
 from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
+from millrace.core.periodic import Periodic
 from millrace.core.record import JobRecord, from_ms, initial_fields, to_ms
 from millrace.core.redis_client import RedisClient
 from millrace.core.topology import JOBS, JobKeys, QueueKeys
 
 FINALIZER_LOCK_S = 60.0
+PRODUCER_LOCK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Snapshot:
     """`worker/token` of each lease."""
     live_workers: int
     """Worker processes alive on the job's queue."""
+    has_producer: bool = True
+    """Some process is listing the input."""
 
     @property
     def needs_care(self) -> bool:
@@ -43,6 +47,24 @@ class Snapshot:
         return record.state in (JobState.CANCELLING, JobState.FINALIZING) or (
             overdue and not record.state.terminal
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What storage holds of a job. Images, but for `parts` and `chunks`."""
+
+    parts: int
+    chunks: int
+    total: int
+    succeeded: int
+    failed: int
+    done: list[int]
+    """Chunks whose object stands, ascending."""
+    with_errors: list[int]
+    """Those of them that hold an error line."""
+    by_code: Mapping[str, int]
+    samples: list[bytes]
+    listing_complete: bool
 
 
 class JobStore:
@@ -104,14 +126,14 @@ class JobStore:
             raise _no_job(job)
         return JobState(state)
 
-    def delete(self, record: JobRecord) -> None:
+    def delete(self, spec: JobSpec) -> None:
         """Forget a job: all its keys."""
-        job = record.spec.job_id
+        job = spec.job_id
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=True)
             pipe.unlink(*JobKeys(job).all)
             pipe.zrem(JOBS, job)
-            pipe.srem(QueueKeys(record.spec.queue).active, job)
+            pipe.srem(QueueKeys(spec.queue).active, job)
             pipe.execute()
 
     def settle(self, record: JobRecord) -> bool:
@@ -137,6 +159,69 @@ class JobStore:
                     ],
                 )
             )
+
+    def restore(self, spec: JobSpec, found: Restored) -> None:
+        """Make the record anew of what storage holds. Raises JobConflict if there is one."""
+        keys, when = JobKeys(spec.job_id), to_ms(spec.created_at)
+        fields = initial_fields(spec) | {
+            "state": JobState.RUNNING if found.chunks else JobState.QUEUED,
+            "created_ms": when,
+            "updated_ms": when,
+            "listing_complete": int(found.listing_complete),
+            "parts": found.parts,
+            "chunks": found.chunks,
+            "total": found.total,
+            "succeeded": found.succeeded,
+            "failed": found.failed,
+            "done": len(found.done),
+            "ahead": len(found.done),
+            "restored": found.succeeded + found.failed,
+        }
+        with self.redis.errors(), self.redis.raw.pipeline(transaction=True) as pipe:
+            try:
+                pipe.watch(keys.record)
+                if pipe.exists(keys.record):
+                    raise JobConflict(f"Redis knows job {spec.job_id}")
+                pipe.multi()
+                pipe.unlink(*keys.all)
+                pipe.hset(keys.record, mapping=fields)
+                pipe.set(keys.done, bitmap(found.done))
+                pipe.set(keys.failed, bitmap(found.with_errors))
+                if found.by_code:
+                    pipe.hset(keys.errors, mapping=dict(found.by_code))
+                if found.samples:
+                    pipe.rpush(keys.samples, *found.samples)
+                pipe.zadd(JOBS, {spec.job_id: when})
+                pipe.sadd(QueueKeys(spec.queue).active, spec.job_id)
+                pipe.execute()
+            except WatchError:
+                raise JobConflict(f"somebody else restores job {spec.job_id}") from None
+
+    @contextmanager
+    def producing(self, job: str) -> Iterator[None]:
+        """Be the one who lists the input. Raises JobConflict if another process does.
+
+        The lock is kept by a thread, and expires if this process dies.
+        """
+        lock = self.redis.raw.lock(
+            JobKeys(job).producer, timeout=PRODUCER_LOCK_S, thread_local=False
+        )
+        with self.redis.errors():
+            if not lock.acquire(blocking=False):
+                raise JobConflict(f"the input of job {job} is being listed by another process")
+
+        def keep() -> None:
+            with self.redis.errors():
+                lock.reacquire()
+
+        keeper = Periodic("producer lock", PRODUCER_LOCK_S / 4, keep)
+        keeper.start()
+        try:
+            yield
+        finally:
+            keeper.stop()
+            with suppress(RedisError):  # it expires by itself
+                lock.release()
 
     @contextmanager
     def finalizing(self, job: str) -> Iterator[Callable[[], None] | None]:
@@ -194,6 +279,7 @@ class JobStore:
                 raise _no_job(job)
             record = JobRecord.read(fields)
             now_ms = seconds * 1000 + micros // 1000
+            has_producer = bool(self.redis.raw.exists(keys.producer))
             live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
         try:
             return Snapshot(
@@ -204,6 +290,7 @@ class JobStore:
                 now_ms=now_ms,
                 owners=[owner.decode() for owner in owners],
                 live_workers=live,
+                has_producer=has_producer,
             )
         except ValueError as error:
             raise CorruptRecord(f"job {job}: {error}") from error
@@ -246,6 +333,15 @@ class JobStore:
 def bit(bitmap: bytes, n: int) -> bool:
     """Bit n of a Redis bitmap."""
     return n >> 3 < len(bitmap) and bool(bitmap[n >> 3] & (0x80 >> (n & 7)))
+
+
+def bitmap(positions: Iterable[int]) -> bytes:
+    """The Redis bitmap in which these bits are set."""
+    numbers = list(positions)
+    bits = bytearray(max(numbers, default=-1) // 8 + 1)
+    for n in numbers:
+        bits[n >> 3] |= 0x80 >> (n & 7)
+    return bytes(bits)
 
 
 def set_bits(bitmap: bytes) -> Iterator[int]:

@@ -64,6 +64,11 @@ class JobRecord:
     chunks: int
     done: int
     fed: int
+    """The feed pointer: chunks below it were sent at least once."""
+    ahead: int
+    """Finished chunks at or above the feed pointer: there are some after a restoration."""
+    restored: int
+    """Images that had an outcome when the record was made anew."""
     parts: int
     listing_complete: bool
     timing: TimingTotals
@@ -109,6 +114,8 @@ class JobRecord:
             chunks=number("chunks"),
             done=number("done"),
             fed=number("fed"),
+            ahead=number("ahead"),
+            restored=number("restored"),
             parts=number("parts"),
             listing_complete=text.get("listing_complete") == "1",
             timing=TimingTotals(
@@ -138,8 +145,11 @@ def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:
         "window_factor": spec.priority.window_factor,
         "listing_complete": 0,
         **dict.fromkeys(
-            ("total", "succeeded", "failed", "skipped", "cancelled", "chunks", "done", "fed"), 0
+            ("total", "succeeded", "failed", "skipped", "cancelled", "chunks", "done"), 0
         ),
+        "fed": 0,
+        "ahead": 0,
+        "restored": 0,
         "parts": 0,
         "deadline_ms": to_ms(deadline) if deadline else "",
         "max_failed": _or_nothing(threshold.images),

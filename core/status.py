@@ -21,7 +21,7 @@ from millrace.core.topology import (
 RATE_WINDOW_MS = 60_000
 STALLED_AFTER_S = 120
 
-Health = Literal["ok", "no_workers", "stalled"]
+Health = Literal["ok", "no_workers", "no_producer", "stalled"]
 
 
 class ModelStatus(BaseModel):
@@ -115,7 +115,7 @@ def status_of(snapshot: Snapshot) -> JobStatus:
         state=record.state,
         terminal=record.state.terminal,
         reason=record.reason,
-        health=_health(record, snapshot.live_workers, now),
+        health=_health(snapshot, now),
         model=ModelStatus(name=spec.model.name, version=record.version, digest=record.digest),
         input=InputStatus(
             uri=spec.input.uri,
@@ -160,12 +160,16 @@ def status_of(snapshot: Snapshot) -> JobStatus:
 
 
 def _rate(snapshot: Snapshot) -> float:
-    """Images per second: of the last minute while running, of the whole run once it ended."""
+    """Images per second: of the last minute while running, of the whole run once it ended.
+
+    What was done before the record was made anew took its time unseen, and does not count.
+    """
     record = snapshot.record
     end = record.completed_at
     if end is not None:
         seconds = (end - record.started_at).total_seconds() if record.started_at else 0.0
-        return (record.counts.succeeded + record.counts.failed) / seconds if seconds else 0.0
+        images = record.counts.succeeded + record.counts.failed - record.restored
+        return images / seconds if seconds else 0.0
     recent = [entry for entry in snapshot.pace if entry[0] >= snapshot.now_ms - RATE_WINDOW_MS]
     if len(recent) < 2:
         return 0.0
@@ -180,10 +184,15 @@ def _eta(record: JobRecord, rate: float) -> float | None:
     return round(record.counts.pending / rate, 1)
 
 
-def _health(record: JobRecord, live_workers: int, now: datetime) -> Health:
-    if record.state.terminal or record.state is JobState.PAUSED or not record.counts.pending:
+def _health(snapshot: Snapshot, now: datetime) -> Health:
+    record = snapshot.record
+    if record.state not in (JobState.QUEUED, JobState.ENQUEUING, JobState.RUNNING):
         return "ok"
-    if not live_workers:
+    if not record.listing_complete and not snapshot.has_producer:
+        return "no_producer"
+    if not record.counts.pending:
+        return "ok"
+    if not snapshot.live_workers:
         return "no_workers"
     last = max(t for t in (record.created_at, record.started_at, record.progress_at) if t)
     return "stalled" if (now - last).total_seconds() > STALLED_AFTER_S else "ok"

@@ -50,6 +50,10 @@ def chunk_object(part: int, chunk: int) -> str:
     return f"{RESULTS_PREFIX}part-{part:05d}/chunk-{chunk:07d}.jsonl"
 
 
+MANIFEST_COMPLETE = f"{MANIFEST_PREFIX}complete.json"
+"""Written when the listing is: without it, more parts may be due."""
+
+
 def parse_manifest_part(name: str) -> int | None:
     """The number a manifest part's name carries, or None for a foreign name."""
     match = _PART_NAME.search(name)
@@ -123,6 +127,11 @@ class JobKeys:
         return self._key("finalizer")
 
     @property
+    def producer(self) -> str:
+        """Lock of the process that lists the input."""
+        return self._key("producer")
+
+    @property
     def all(self) -> tuple[str, ...]:
         """Everything Redis holds of the job."""
         return (
@@ -135,6 +144,7 @@ class JobKeys:
             self.samples,
             self.pace,
             self.finalizer,
+            self.producer,
         )
 
 

@@ -51,7 +51,7 @@ def delete(services: Services, job: str, *, outputs: bool = False) -> int:
             f"job {job} is {record.state}", hint=f"end it first:  millrace cancel {job}"
         )
     removed = JobDirectory(services.stores, record.spec.directory).remove() if outputs else 0
-    services.jobs.delete(record)
+    services.jobs.delete(record.spec)
     return removed
 
 

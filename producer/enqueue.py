@@ -27,18 +27,23 @@ def enqueue(
     spec: JobSpec,
     rows: Iterable[ManifestRow],
     progress: Callable[[ListingProgress], None] = lambda _: None,
+    *,
+    first_part: int = 0,
+    listed: int = 0,
 ) -> None:
     """Write the manifest part by part and feed each at once, so that workers start while
-    listing goes on.
+    listing goes on. `first_part` and `listed` images stand already.
 
     If listing fails midway, the job ends as `failed`, reason `input_listing_failed`, with
     the partial output published, and the error is raised. Ctrl-C cancels the job likewise.
+    To be called within `JobStore.producing`.
     """
     job, plan = spec.job_id, spec.plan
     directory = JobDirectory(services.stores, spec.directory)
-    images = size = chunks = 0
+    images, size, chunks = listed, 0, plan.chunks_in(listed)
+    part = first_part - 1
     try:
-        for part, part_rows in enumerate(_parts(rows, plan.rows_per_part)):
+        for part, part_rows in enumerate(_parts(rows, plan.rows_per_part), first_part):
             directory.create_part(part, part_rows)
             count = plan.chunks_in(len(part_rows))
             state = services.jobs.publish_part(job, part, len(part_rows), count)
@@ -49,6 +54,7 @@ def enqueue(
             progress(ListingProgress(images, size, chunks))
             if state not in (JobState.ENQUEUING, JobState.RUNNING, JobState.PAUSED):
                 return  # given up by somebody else
+        directory.complete_manifest(part + 1, images)
     except MillraceError:
         give_up(services, job, JobState.FAILED, Reason.INPUT_LISTING_FAILED)
         raise

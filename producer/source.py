@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
 
-from millrace.core.errors import UsageError
+from millrace.core.errors import JobConflict, UsageError
 from millrace.core.job import InputSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.storage import Location, Stores
@@ -13,8 +15,11 @@ from millrace.producer.globs import key_filter
 from millrace.producer.user_manifest import read_user_manifest
 
 
-def image_references(stores: Stores, spec: InputSpec, output: Location) -> Iterator[ManifestRow]:
-    """Stream the images a job is about. Raises the store's errors, UsageError, BadManifest.
+def image_references(
+    stores: Stores, spec: InputSpec, output: Location, *, after: str = ""
+) -> Iterator[ManifestRow]:
+    """Stream the images a job is about, of an ordered listing those after a key. Raises the
+    store's errors, UsageError, BadManifest.
 
     Patterns see keys relative to the input. Of what is listed, neither what lies under the
     output is input, nor are the empty `…/` objects that stand for folders.
@@ -30,14 +35,47 @@ def image_references(stores: Stores, spec: InputSpec, output: Location) -> Itera
     elif spec.manifest is not None:
         rows = read_user_manifest(stores, spec.manifest, source)
     else:
-        rows = _listed(stores, source, output)
+        rows = _listed(stores, source, output, after)
     start = len(source.prefix)
     return (row for row in rows if accepts(row.key[start:]))
 
 
-def _listed(stores: Stores, source: Location, output: Location) -> Iterator[ManifestRow]:
+def remaining_references(
+    stores: Stores, spec: InputSpec, output: Location, known: Iterable[ManifestRow]
+) -> Iterator[ManifestRow]:
+    """The images that are not `known` yet, which are the first ones of the same input.
+
+    An ordered listing goes on after the last known key. Another one begins anew and passes over
+    the known keys, held as 16 bytes each. A manifest is read again: raises JobConflict if it does
+    not begin with the known images any more. Otherwise raises what `image_references` does.
+    """
+    if spec.manifest is not None or spec.failed_of is not None:
+        return _past_beginning(image_references(stores, spec, output), known)
+    if stores.open(Location.parse(spec.uri)).ordered:
+        last = deque(known, maxlen=1)
+        return image_references(stores, spec, output, after=last[0].key if last else "")
+    seen = {_short(row.key) for row in known}
+    return (r for r in image_references(stores, spec, output) if _short(r.key) not in seen)
+
+
+def _past_beginning(
+    rows: Iterator[ManifestRow], known: Iterable[ManifestRow]
+) -> Iterator[ManifestRow]:
+    for number, row in enumerate(known, 1):
+        if next(rows, None) != row:
+            raise JobConflict(f"the manifest has changed: image {number} is no longer {row.key!r}")
+    yield from rows
+
+
+def _short(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _listed(
+    stores: Stores, source: Location, output: Location, after: str
+) -> Iterator[ManifestRow]:
     ours = _key_prefix(source, output)
-    for key, size, etag in stores.open(source).list(source.prefix):
+    for key, size, etag in stores.open(source).list(source.prefix, after=after):
         if (size == 0 and key.endswith("/")) or (ours is not None and key.startswith(ours)):
             continue
         yield ManifestRow(key, etag, size)

@@ -155,7 +155,8 @@ def submit_spec(
                 f"{spec.directory} holds a job that Redis no longer knows",
                 hint="choose another --job-id",
             )
-        enqueue(services, spec, rows, progress)
+        with services.jobs.producing(spec.job_id):
+            enqueue(services, spec, rows, progress)
     return job
 
 

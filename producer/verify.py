@@ -38,6 +38,7 @@ class Verification:
     by_code: Counter[str] = field(default_factory=Counter)
     chunks: int = 0
     missing_chunks: list[int] = field(default_factory=list)
+    corrupt_chunks: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     asked_redis: bool = False
     """Whether Redis knows the job and was compared."""
@@ -139,6 +140,11 @@ def _check_chunks(
             else:
                 _check_chunk(found, chunk, body, decode_rows(lines, plan, chunk))
         progress(found.total)
+    whole = directory.manifest_size()
+    if whole is not None:
+        found.compare(
+            "manifest/complete.json", "parts and images", whole, (len(parts), found.total)
+        )
     expected = set(range(found.chunks))
     for chunk in sorted(set(directory.committed_chunks(plan)) - expected):
         found.note(f"chunk {chunk}", "has an object, but no rows in the manifest")
@@ -150,6 +156,7 @@ def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[Manife
     try:
         counted = tally(body, rows)
     except CorruptRecord as error:
+        found.corrupt_chunks.append(chunk)
         found.note(f"chunk {chunk}", error.message)
         return
     found.succeeded += counted.succeeded

@@ -10,6 +10,7 @@ from millrace.core.errors import MillraceError
 from millrace.core.log import get_logger
 from millrace.core.message import ChunkMessage
 from millrace.core.model_ref import ModelRef
+from millrace.core.periodic import Periodic
 from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
 from millrace.core.settings import Settings
@@ -20,7 +21,6 @@ from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.images import ImageDecoder
 from millrace.worker.in_hand import InHand
 from millrace.worker.options import WorkerOptions
-from millrace.worker.periodic import Periodic
 from millrace.worker.pipeline import Pipeline, Threads
 from millrace.worker.runner import ChunkRunner, Model
 from millrace.worker.session import OutOfMemoryError, Session

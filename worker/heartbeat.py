@@ -11,9 +11,9 @@ from millrace.core.claims import Claims
 from millrace.core.errors import MillraceError
 from millrace.core.fleet import Fleet, WorkerInfo, WorkerState
 from millrace.core.log import get_logger
+from millrace.core.periodic import Periodic
 from millrace.core.topology import QueueKeys
 from millrace.worker.in_hand import InHand
-from millrace.worker.periodic import Periodic
 
 log = get_logger(__name__)
 

@@ -21,6 +21,9 @@ redis.call('SETBIT', KEYS[2], chunk, 1)
 redis.call('HDEL', KEYS[9], chunk)
 local now = now_ms()
 redis.call('HINCRBY', KEYS[1], 'done', 1)
+if tonumber(chunk) >= tonumber(redis.call('HGET', KEYS[1], 'fed')) then
+  redis.call('HINCRBY', KEYS[1], 'ahead', 1)
+end
 redis.call('HINCRBY', KEYS[1], 'succeeded', succeeded)
 redis.call('HINCRBY', KEYS[1], 'failed', failed)
 for i, stage in ipairs({ 'fetch_us', 'decode_us', 'infer_us', 'write_us' }) do

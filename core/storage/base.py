@@ -31,9 +31,13 @@ class Store(ABC):
     Every method may raise AccessDenied, ObjectNotFound or StorageUnavailable.
     """
 
+    ordered = False
+    """Whether it lists in the order of keys (of their UTF-8 bytes), so that `after` works."""
+
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object whose key starts with `prefix`, streamed in the store's own order."""
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`, streamed in the store's own order; of an
+        `ordered` store only what comes after the key `after`."""
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:

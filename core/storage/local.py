@@ -39,7 +39,7 @@ class LocalStore(Store):
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         if not os.path.isdir(self._root):
             raise ObjectNotFound(f"{self._root} is not a directory")
         start = prefix.rpartition("/")[0]

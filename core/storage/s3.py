@@ -52,6 +52,8 @@ _MISSING = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
 class S3Store(Store):
     """One bucket. Opening it costs nothing; the first request finds region and credentials."""
 
+    ordered = True
+
     def __init__(self, bucket: str, settings: StorageSettings) -> None:
         self._bucket = bucket
         self._settings = settings
@@ -59,10 +61,11 @@ class S3Store(Store):
     def __repr__(self) -> str:
         return f"S3Store({self._bucket!r})"
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        start = {"StartAfter": after} if after else {}
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix
+                Bucket=self._bucket, Prefix=prefix, **start
             )
             for page in pages:
                 for item in page.get("Contents", ()):

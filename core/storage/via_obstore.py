@@ -56,7 +56,7 @@ class ObstoreStore(Store):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._uri!r})"
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         # obstore lists whole path segments only: ask for the directory, then compare.
         directory = prefix.rpartition("/")[0]
         with self._translated(prefix):
