@@ -18,6 +18,9 @@ from millrace.core.topology import JobKeys, QueueKeys, lease_member, split_lease
 
 log = get_logger(__name__)
 
+CONVICTED = 1_000_000
+"""Stands for the number of deaths of an image that is not tried any more."""
+
 
 class Answer(StrEnum):
     """What `claim` says. Only after OK and POISON does the worker hold a lease."""
@@ -150,6 +153,47 @@ class Claims:
         return _release(
             self._redis, lease.queue, lease.job, lease.chunk, lease.token, forget_attempt
         )
+
+    def count_attempt(self, lease: Lease, by: int) -> None:
+        """Correct how often the chunk was attempted."""
+        with self._redis.errors():
+            self._redis.raw.hincrby(JobKeys(lease.job).attempts, lease.chunk, by)
+
+    def suspects(self, lease: Lease) -> dict[int, int]:
+        """Of the chunk's rows, which were alone in flight when a process died, and how often."""
+        prefix = f"{lease.chunk}:"
+        with self._redis.errors():
+            noted = self._redis.raw.hgetall(JobKeys(lease.job).suspects)
+        return {
+            int(name.decode().removeprefix(prefix)): int(times)
+            for name, times in noted.items()
+            if name.decode().startswith(prefix)
+        }
+
+    def suspect(self, lease: Lease, row: int) -> None:
+        """Note that this image is in flight: if the process dies, it is named."""
+        with self._redis.errors():
+            self._redis.raw.hincrby(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", 1)
+
+    def unsuspect(self, lease: Lease, row: int) -> None:
+        """The process was told to end meanwhile: that says nothing about the image."""
+        with self._redis.errors():
+            self._redis.raw.hincrby(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", -1)
+
+    def acquit(self, lease: Lease, row: int) -> None:
+        """The process has survived the image."""
+        with self._redis.errors():
+            self._redis.raw.hdel(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}")
+
+    def convict(self, lease: Lease, row: int) -> None:
+        """The image is named for good. The chunk counts as tried once, for it may hold others
+        and this one will not be tried again."""
+        keys = JobKeys(lease.job)
+        with self._redis.errors():
+            pipe = self._redis.raw.pipeline(transaction=True)
+            pipe.hset(keys.suspects, f"{lease.chunk}:{row}", CONVICTED)
+            pipe.hset(keys.attempts, lease.chunk, 1)
+            pipe.execute()
 
     def renew(self, queue: str, fleet_member: str, leases: list[Lease]) -> None:
         """Extend the leases this process holds on a queue, and its place in the fleet."""

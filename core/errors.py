@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 10
     CHECK_FAILED = 11
     INTERNAL = 70
+    WEDGED = 71
     MISSING_EXTRA = 72
     INTERRUPTED = 130
 

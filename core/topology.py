@@ -122,6 +122,11 @@ class JobKeys:
         return self._key("pace")
 
     @property
+    def suspects(self) -> str:
+        """Hash: `chunk:row` → how often the process died with that image alone in flight."""
+        return self._key("suspects")
+
+    @property
     def finalizer(self) -> str:
         """Lock of the process that is finalizing."""
         return self._key("finalizer")
@@ -143,6 +148,7 @@ class JobKeys:
             self.errors,
             self.samples,
             self.pace,
+            self.suspects,
             self.finalizer,
             self.producer,
         )

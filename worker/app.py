@@ -29,6 +29,8 @@ from millrace.worker.options import WorkerOptions
 
 log = get_logger(__name__)
 
+BEAT_S = 0.5
+
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Loads the model before the consumer starts; lets the chunks in hand end when it stops."""
@@ -48,6 +50,19 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
         worker.app.engine.hand_back()
 
 
+class BeatStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Shows the watchdog that the consumer's event loop turns."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        beat = consumer.app.engine.beat
+        self._timer = consumer.timer.call_repeatedly(BEAT_S, beat.touch)
+
+    def stop(self, consumer: Any) -> None:
+        self._timer.cancel()
+
+
 def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
     """An app that knows one task and one model. Raises ModelNotFound, ModelError, …"""
     bundle = find_model(Services(settings), options)
@@ -61,6 +76,7 @@ def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
     app.conf.worker_consumer = "millrace.worker.intake:ChunkConsumer"
     app.engine = Engine(settings, options, bundle, app)
     app.steps["worker"].add(EngineStep)
+    app.steps["consumer"].add(BeatStep)
 
     def predict_chunk(**fields: Any) -> None:
         app.engine.handle(ChunkMessage.read(fields))

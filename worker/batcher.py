@@ -60,6 +60,7 @@ class MicroBatcher:
             maxsize=2 * limits.size
         )
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._predicting_since: float | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -72,6 +73,11 @@ class MicroBatcher:
         """Predict what was submitted before, then end the thread."""
         self._waiting.put(None)
         self._thread.join()
+
+    def predicting_for(self) -> float:
+        """Seconds the prediction under way has lasted; 0 between predictions."""
+        since = self._predicting_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _run(self) -> None:
         stopping = False
@@ -98,13 +104,18 @@ class MicroBatcher:
         return batch, False
 
     def _answer(self, batch: list[tuple[npt.NDArray[np.uint8], OnResult]]) -> None:
+        failure: Exception | None = None
         started = time.perf_counter()
+        self._predicting_since = time.monotonic()
         try:
             rows = self._predict(np.stack([image for image, _ in batch]))
             if len(rows) != len(batch):
                 raise ValueError(f"{len(batch)} images in, {len(rows)} rows out")
         except Exception as error:
-            self._halve(batch, error)
+            failure = error
+        self._predicting_since = None
+        if failure is not None:
+            self._halve(batch, failure)
             return
         share = int((time.perf_counter() - started) * 1e6 / len(batch))
         self._regrow()

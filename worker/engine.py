@@ -24,6 +24,7 @@ from millrace.worker.options import WorkerOptions
 from millrace.worker.pipeline import Pipeline, Threads
 from millrace.worker.runner import ChunkRunner, Model
 from millrace.worker.session import OutOfMemoryError, Session
+from millrace.worker.watchdog import Beat, Watchdog, Watched
 
 log = get_logger(__name__)
 
@@ -38,6 +39,8 @@ class Engine:
         self.name = worker_name()
         self.bundle = bundle
         self.queues = queues_of(bundle)
+        self.beat = Beat()
+        """Touched by the consumer's event loop."""
         self._options = options
         self._services = Services(settings, app)
         self._in_hand = InHand()
@@ -101,6 +104,15 @@ class Engine:
             self._services, self._claims, self._pipeline, model, self._in_hand
         )
         self._batcher.start()
+        self._watchdog = Watchdog(
+            [
+                Watched("the consumer", self._consumer_age, options.watchdog_s),
+                Watched("a prediction", self._batcher.predicting_for, options.predict_limit_s),
+            ],
+            self._services.redis.ping,
+        )
+        self.beat.touch()
+        self._watchdog.start()
         self._heartbeat.start()
         self._reconciling.start()
         log.info(
@@ -110,6 +122,10 @@ class Engine:
             batch_size=options.batch_size,
             slots=options.slots,
         )
+
+    def _consumer_age(self) -> float:
+        """How long the consumer stood still; once it is told to stop, it need not move."""
+        return 0.0 if self._in_hand.closed else self.beat.age()
 
     def handle(self, message: ChunkMessage) -> None:
         """Run one message to its end."""
@@ -127,6 +143,7 @@ class Engine:
         self._in_hand.wait_empty()
         self._pipeline.close()
         self._batcher.stop()
+        self._watchdog.stop()
         self._reconciling.stop()
         self._heartbeat.stop()
         self._services.redis.close()

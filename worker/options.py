@@ -44,6 +44,12 @@ class WorkerOptions(EnvironmentSettings):
     fetch_threads: int = Field(16, ge=1, le=256)
     decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     threads: int = Field(0, ge=0, description="TensorFlow's threads; 0 lets it choose")
+    watchdog_s: float = Field(
+        60, ge=1, le=86_400, allow_inf_nan=False, description="a consumer may stand still so long"
+    )
+    predict_limit_s: float = Field(
+        600, ge=1, le=86_400, allow_inf_nan=False, description="longest prediction of one batch"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1)
     cache: str = Field(
         default_factory=lambda: str(

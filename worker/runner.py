@@ -29,8 +29,10 @@ from millrace.core.message import ChunkMessage
 from millrace.core.outcome import Tally, encode_lines, error_line, prediction_line, tally
 from millrace.core.services import Services
 from millrace.core.storage import Location
+from millrace.worker.careful import Careful
 from millrace.worker.in_hand import InHand
 from millrace.worker.pipeline import Image, Pipeline, as_item_error, timing_of
+from millrace.worker.turns import Turns
 
 log = get_logger(__name__)
 
@@ -59,6 +61,8 @@ class ChunkRunner:
         self._pipeline = pipeline
         self._model = model
         self._in_hand = in_hand
+        self._turns = Turns()
+        self._careful = Careful(claims, pipeline)
         self._parts: OrderedDict[tuple[JobSpec, int], list[bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -110,6 +114,7 @@ class ChunkRunner:
     def hand_back(self, lease: Lease) -> None:
         """Give a lease back because the worker stops: no failed attempt, and queued again."""
         try:
+            self._careful.stopped(lease)
             if self._claims.release(lease, forget_attempt=True):
                 self._services.finalizer.finalize(lease.job)
             else:
@@ -131,7 +136,7 @@ class ChunkRunner:
             if give_up:
                 images = [Image(row, error=_given_up(lease)) for row in rows]
             else:
-                images = self._pipeline.run(rows, self._fetcher(spec))
+                images = self._predict(spec, lease, rows)
             body = encode_lines(self._line(image, spec, lease) for image in images)
             started = time.perf_counter()
             standing = directory.create_chunk(spec.plan, lease.chunk, body)
@@ -142,6 +147,17 @@ class ChunkRunner:
         write_us = int((time.perf_counter() - started) * 1e6)
         self._count(spec, lease, counted, images, write_us)
         return len(rows)
+
+    def _predict(self, spec: JobSpec, lease: Lease, rows: list[ManifestRow]) -> list[Image]:
+        fetch = self._fetcher(spec)
+        if lease.attempt <= 1:
+            with self._turns.shared():
+                return self._pipeline.run(rows, fetch)
+        # Other chunks may kill the process while this one waits its turn: that is no attempt.
+        self._claims.count_attempt(lease, -1)
+        with self._turns.alone():
+            self._claims.count_attempt(lease, +1)
+            return self._careful.run(lease, rows, fetch)
 
     def _count(
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int

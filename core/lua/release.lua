@@ -14,6 +14,8 @@ end
 redis.call('ZREM', KEYS[3], ARGV[2])
 redis.call('HDEL', KEYS[2], chunk)
 if ARGV[4] == '1' then
-  redis.call('HINCRBY', KEYS[4], chunk, -1)
+  if redis.call('HINCRBY', KEYS[4], chunk, -1) < 0 then
+    redis.call('HSET', KEYS[4], chunk, 0)
+  end
 end
 return { 1, settle(KEYS[1], KEYS[2]) }

@@ -1,0 +1,1 @@
+"""Each failure the promises name, injected for real."""
