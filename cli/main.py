@@ -19,7 +19,7 @@ from millrace.cli.worker import worker
 EPILOG = (
     "Exit codes: 0 ok, 1 job failed, 2 usage, 3 completed with errors, 4 not found, "
     "5 unavailable, 6 access denied, 7 conflict, 8 model, 9 no inputs, 10 timeout, "
-    "11 check failed, 70 internal, 72 missing extra, 130 interrupted."
+    "11 check failed, 70 internal, 71 wedged, 72 missing extra, 130 interrupted."
 )
 
 app = typer.Typer(

@@ -37,12 +37,13 @@ def verify(
     with checking_progress(quiet=as_json) as checked:
         found = check(services, directory, checked)
     print_json(found.as_json()) if as_json else _show(found)
-    if found.ok:
+    lost = repair and not found.asked_redis and bool(found.missing_chunks)
+    if found.ok and not lost:
         return
     if not repair:
         raise typer.Exit(ExitCode.CHECK_FAILED)
     with checking_progress(quiet=as_json) as checked:
-        mended = mend(services, directory, found.corrupt_chunks, checked).status()
+        mended = mend(services, directory, found, checked).status()
     if not as_json:
         print(f"repairing: {mended.counts.pending:,} images run again")
 

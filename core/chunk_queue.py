@@ -21,9 +21,11 @@ from millrace.core.topology import PREDICT_CHUNK
 class ChunkQueue:
     """Messages go out through Celery; what waits is read from the Redis list itself."""
 
-    def __init__(self, app: Celery, redis: RedisClient) -> None:
+    def __init__(self, app: Celery, redis: RedisClient, key: bytes | None = None) -> None:
+        """With a `key`, messages are signed, and unsigned ones are none of ours."""
         self._app = app
         self._redis = redis
+        self._key = key
 
     def send(self, name: str, job: str, chunks: Iterable[int]) -> int:
         """Put chunks on the queue `name`; returns how many. Raises RedisUnavailable.
@@ -36,7 +38,7 @@ class ChunkQueue:
                 for chunk in chunks:
                     self._app.send_task(
                         PREDICT_CHUNK,
-                        kwargs=ChunkMessage(job=job, chunk=chunk).model_dump(),
+                        kwargs=ChunkMessage(job=job, chunk=chunk).fields(self._key),
                         queue=queue(name),
                         producer=producer,
                         kwargsrepr="-",
@@ -61,7 +63,7 @@ class ChunkQueue:
         found = set()
         for entry in entries:
             try:
-                message = ChunkMessage.read(_keyword_arguments(entry))
+                message = ChunkMessage.read(_keyword_arguments(entry), self._key)
             except BadMessage:
                 continue
             found.add((message.job, message.chunk))

@@ -6,9 +6,10 @@ listing, workers when they finish a chunk, the reconciler for what vanished.
 
 from __future__ import annotations
 
+from millrace.core.bitmaps import bit
 from millrace.core.chunk_queue import ChunkQueue
 from millrace.core.job import JobSpec
-from millrace.core.jobstore import JobStore, bit
+from millrace.core.jobstore import JobStore
 from millrace.core.topology import JobKeys, QueueKeys
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+from millrace.core.bitmaps import set_bits
 from millrace.core.errors import MillraceError
 from millrace.core.job import JobState, Reason
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot, set_bits
+from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
 from millrace.core.log import get_logger
 from millrace.core.record import JobRecord, from_ms
 from millrace.core.status import status_of

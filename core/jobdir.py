@@ -90,6 +90,10 @@ class JobDirectory:
         """The undecoded lines of a manifest part."""
         return self._store.get(self._prefix + manifest_part(part)).splitlines()
 
+    def delete_part(self, part: int) -> None:
+        """Remove a part that never became one of the job's."""
+        self._store.delete(self._prefix + manifest_part(part))
+
     def parts(self) -> list[int]:
         """The numbers of the manifest's parts, ascending."""
         names = (item.key for item in self._store.list(self._prefix + MANIFEST_PREFIX))
@@ -113,6 +117,10 @@ class JobDirectory:
     def delete_chunk(self, plan: ChunkPlan, chunk: int) -> None:
         """Remove a chunk's object, which is not this chunk's outcome, so that it can run again."""
         self._store.delete(self._prefix + chunk_object(plan.part_of(chunk), chunk))
+
+    def delete_stray(self, name: str) -> None:
+        """Remove what lies under the results and is no chunk's."""
+        self._store.delete(self._prefix + name)
 
     def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
         """A chunk's committed outcome, or None."""
@@ -146,16 +154,28 @@ class JobDirectory:
                 if "error" in decode_outcome(line):
                     yield line
 
-    def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
-        """The numbers of the chunks whose objects stand, in the store's order."""
+    def results(self, plan: ChunkPlan) -> Iterator[tuple[str, int | None]]:
+        """The names of all that lies under the results, in the store's order, and the number of
+        the chunk each belongs to; None for what is not ours."""
         for item in self._store.list(self._prefix + RESULTS_PREFIX):
             named = parse_chunk_object(item.key)
-            if named is not None and named[0] == plan.part_of(named[1]):
-                yield named[1]
+            ours = named is not None and named[0] == plan.part_of(named[1])
+            yield item.key[len(self._prefix) :], named[1] if named and ours else None
+
+    def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
+        """The numbers of the chunks whose objects stand, in the store's order."""
+        return (chunk for _, chunk in self.results(plan) if chunk is not None)
 
     def put_by_key(self, key: str, outcome: bytes) -> None:
         """The one-JSON-per-image copy of an outcome line."""
         self._store.put(self._prefix + by_key_object(key), outcome)
+
+    def put_all_by_key(self, rows: Iterable[ManifestRow], body: bytes) -> None:
+        """The copies of all outcome lines of a chunk."""
+        keys = (row.key for row in rows)
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="by-key") as pool:
+            for _ in pool.map(self.put_by_key, keys, body.splitlines()):
+                pass
 
     # --- what the finalizer writes ---
 
@@ -196,6 +216,9 @@ class JobDirectory:
         except ObjectNotFound:
             return False
         return True
+
+    def delete_success(self) -> None:
+        self._store.delete(self._prefix + SUCCESS_FILE)
 
     def put_success(self) -> None:
         self._store.put(self._prefix + SUCCESS_FILE, b"")

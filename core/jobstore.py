@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import LockNotOwnedError, RedisError, WatchError
 
+from millrace.core.bitmaps import bitmap
 from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
 from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
@@ -198,8 +199,9 @@ class JobStore:
                 raise JobConflict(f"somebody else restores job {spec.job_id}") from None
 
     @contextmanager
-    def producing(self, job: str) -> Iterator[None]:
-        """Be the one who lists the input. Raises JobConflict if another process does.
+    def producing(self, job: str) -> Iterator[Callable[[], bool]]:
+        """Be the one who lists the input; yields what tells whether this still holds. Raises
+        JobConflict if another process does.
 
         The lock is kept by a thread, and expires if this process dies.
         """
@@ -216,8 +218,13 @@ class JobStore:
 
         keeper = Periodic("producer lock", PRODUCER_LOCK_S / 4, keep)
         keeper.start()
+
+        def still_ours() -> bool:
+            with self.redis.errors():
+                return bool(lock.owned())
+
         try:
-            yield
+            yield still_ours
         finally:
             keeper.stop()
             with suppress(RedisError):  # it expires by itself
@@ -268,18 +275,18 @@ class JobStore:
         keys = JobKeys(job)
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=False)
+            pipe.exists(keys.producer)
             pipe.hgetall(keys.record)
             pipe.hgetall(keys.errors)
             pipe.lrange(keys.samples, 0, -1)
             pipe.lrange(keys.pace, 0, -1)
             pipe.hvals(keys.owners)
             pipe.time()
-            fields, errors, samples, pace, owners, (seconds, micros) = pipe.execute()
+            has_producer, fields, errors, samples, pace, owners, now = pipe.execute()
             if not fields:
                 raise _no_job(job)
             record = JobRecord.read(fields)
-            now_ms = seconds * 1000 + micros // 1000
-            has_producer = bool(self.redis.raw.exists(keys.producer))
+            now_ms = now[0] * 1000 + now[1] // 1000
             live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
         try:
             return Snapshot(
@@ -290,7 +297,7 @@ class JobStore:
                 now_ms=now_ms,
                 owners=[owner.decode() for owner in owners],
                 live_workers=live,
-                has_producer=has_producer,
+                has_producer=bool(has_producer),
             )
         except ValueError as error:
             raise CorruptRecord(f"job {job}: {error}") from error
@@ -328,29 +335,6 @@ class JobStore:
         """Chunks somebody holds a lease on."""
         with self.redis.errors():
             return {int(chunk) for chunk in self.redis.raw.hkeys(JobKeys(job).owners)}
-
-
-def bit(bitmap: bytes, n: int) -> bool:
-    """Bit n of a Redis bitmap."""
-    return n >> 3 < len(bitmap) and bool(bitmap[n >> 3] & (0x80 >> (n & 7)))
-
-
-def bitmap(positions: Iterable[int]) -> bytes:
-    """The Redis bitmap in which these bits are set."""
-    numbers = list(positions)
-    bits = bytearray(max(numbers, default=-1) // 8 + 1)
-    for n in numbers:
-        bits[n >> 3] |= 0x80 >> (n & 7)
-    return bytes(bits)
-
-
-def set_bits(bitmap: bytes) -> Iterator[int]:
-    """The positions of the set bits, ascending."""
-    for index, byte in enumerate(bitmap):
-        if byte:
-            for offset in range(8):
-                if byte & (0x80 >> offset):
-                    yield index * 8 + offset
 
 
 def _pace_entry(entry: bytes) -> tuple[int, int]:

@@ -43,10 +43,10 @@ def parse_deadline(text: str, start: datetime) -> datetime:
         if lasting:
             return start + timedelta(seconds=float(lasting[1]) * _UNITS[lasting[2]])
         when = datetime.fromisoformat(text.strip())
+        if when.tzinfo is not None:
+            return when.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is no deadline: expected 90s, 45m, 2h, 1d or 2026-11-21T06:00:00Z"
         ) from None
-    if when.tzinfo is None:
-        raise ValueError(f"{text!r} says no time zone: end it in Z or an offset")
-    return when.astimezone(UTC)
+    raise ValueError(f"{text!r} says no time zone: end it in Z or an offset")

@@ -26,7 +26,7 @@ class Services:
         self.stores = Stores(settings)
         self.jobs = JobStore(self.redis)
         self.fleet = Fleet(self.redis)
-        self.queue = ChunkQueue(app or make_app(settings), self.redis)
+        self.queue = ChunkQueue(app or make_app(settings), self.redis, settings.message_key_bytes)
         self.feeder = Feeder(self.jobs, self.queue, window=settings.window)
         self.finalizer = Finalizer(self.jobs, self.stores)
 

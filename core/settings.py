@@ -68,6 +68,9 @@ class Settings(StorageSettings):
     """What producers and workers share."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    message_key: SecretStr | None = Field(
+        None, min_length=16, description="signs queue messages; workers then take no others"
+    )
     models: str | None = Field(None, description="the model repository: a directory or URL")
     lease_s: Seconds = Field(30, ge=1, description="a silent worker's chunks are free after this")
     reconcile_s: Seconds = Field(10, description="how often lost chunks are looked for")
@@ -94,6 +97,10 @@ class Settings(StorageSettings):
                 f"{_EXPECTED}; a rediss:// URL may have {', '.join(sorted(TLS_OPTIONS))}"
             )
         return value
+
+    @property
+    def message_key_bytes(self) -> bytes | None:
+        return None if self.message_key is None else self.message_key.get_secret_value().encode()
 
     @property
     def redis_tls(self) -> dict[str, str] | None:

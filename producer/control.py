@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from millrace.core.claims import free_expired
-from millrace.core.errors import JobConflict
+from millrace.core.errors import AccessDenied, JobConflict, NotFound, StorageUnavailable
 from millrace.core.job import JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.log import get_logger
 from millrace.core.services import Services
+
+log = get_logger(__name__)
 
 
 def cancel(services: Services, job: str) -> None:
@@ -16,7 +19,7 @@ def cancel(services: Services, job: str) -> None:
     """
     _refuse_ended(services, job, "cancelled")
     services.jobs.stop(job, JobState.CANCELLED, Reason.REQUESTED)
-    look_after(services, job)
+    try_to_look_after(services, job)
 
 
 def pause(services: Services, job: str) -> None:
@@ -62,6 +65,14 @@ def look_after(services: Services, job: str) -> None:
         free_expired(services.redis, record.spec.queue)
     if record.state is JobState.FINALIZING or services.jobs.settle(record):
         services.finalizer.finalize(job)
+
+
+def try_to_look_after(services: Services, job: str) -> None:
+    """The same, if this process may write where the job does; otherwise a worker will."""
+    try:
+        look_after(services, job)
+    except (StorageUnavailable, AccessDenied, NotFound) as error:
+        log.warning("left to the workers to finalize", job=job, error=error.message)
 
 
 def _refuse_ended(services: Services, job: str, what: str) -> None:

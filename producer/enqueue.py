@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from millrace.core.errors import MillraceError
+from millrace.core.errors import JobConflict, MillraceError
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -27,6 +27,7 @@ def enqueue(
     spec: JobSpec,
     rows: Iterable[ManifestRow],
     progress: Callable[[ListingProgress], None] = lambda _: None,
+    still_ours: Callable[[], bool] = lambda: True,
     *,
     first_part: int = 0,
     listed: int = 0,
@@ -36,7 +37,8 @@ def enqueue(
 
     If listing fails midway, the job ends as `failed`, reason `input_listing_failed`, with
     the partial output published, and the error is raised. Ctrl-C cancels the job likewise.
-    To be called within `JobStore.producing`.
+    To be called within `JobStore.producing`, which gives `still_ours`: a producer that stood still
+    while another process went on with the job leaves it alone. Raises JobConflict then.
     """
     job, plan = spec.job_id, spec.plan
     directory = JobDirectory(services.stores, spec.directory)
@@ -44,6 +46,7 @@ def enqueue(
     part = first_part - 1
     try:
         for part, part_rows in enumerate(_parts(rows, plan.rows_per_part), first_part):
+            _check(still_ours, job)
             directory.create_part(part, part_rows)
             count = plan.chunks_in(len(part_rows))
             state = services.jobs.publish_part(job, part, len(part_rows), count)
@@ -53,9 +56,14 @@ def enqueue(
             chunks += count
             progress(ListingProgress(images, size, chunks))
             if state not in (JobState.ENQUEUING, JobState.RUNNING, JobState.PAUSED):
-                return  # given up by somebody else
+                directory.delete_part(part)  # given up by somebody else: it is not counted
+                return
+        _check(still_ours, job)
         directory.complete_manifest(part + 1, images)
+    except JobConflict:
+        raise
     except MillraceError:
+        _check(still_ours, job)
         give_up(services, job, JobState.FAILED, Reason.INPUT_LISTING_FAILED)
         raise
     except KeyboardInterrupt:
@@ -63,6 +71,11 @@ def enqueue(
         raise
     if services.jobs.listing_done(job):
         services.finalizer.finalize(job)
+
+
+def _check(still_ours: Callable[[], bool], job: str) -> None:
+    if not still_ours():
+        raise JobConflict(f"another process goes on with job {job}")
 
 
 def give_up(services: Services, job: str, ending: JobState, reason: Reason) -> None:

@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from millrace.core.errors import AccessDenied, NotFound, StorageUnavailable, WaitTimeout
+from millrace.core.bitmaps import set_bits
+from millrace.core.errors import WaitTimeout
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import set_bits
-from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
-from millrace.producer.control import cancel, look_after, pause, resume
+from millrace.producer.control import cancel, pause, resume, try_to_look_after
 from millrace.producer.results import error_outcomes, outcomes
-
-log = get_logger(__name__)
 
 
 class Job:
@@ -38,11 +35,7 @@ class Job:
         """
         snapshot = self._services.jobs.snapshot(self.id)
         if snapshot.needs_care:
-            try:
-                look_after(self._services, self.id)
-            except (StorageUnavailable, AccessDenied, NotFound) as error:
-                # This process may not write where the job does; a worker may.
-                log.warning("left to the workers to finalize", job=self.id, error=error.message)
+            try_to_look_after(self._services, self.id)
             snapshot = self._services.jobs.snapshot(self.id)
         return status_of(snapshot)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-from millrace.core.errors import CorruptRecord, JobConflict
-from millrace.core.job import JobSpec, JobState
+from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
+from millrace.core.job import JobSpec, JobState, Layout, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.jobstore import Restored
 from millrace.core.manifest import ManifestRow, decode_row
@@ -17,6 +18,7 @@ from millrace.producer.control import look_after, resume
 from millrace.producer.enqueue import ListingProgress, enqueue
 from millrace.producer.job import Job
 from millrace.producer.source import remaining_references
+from millrace.producer.verify import Verification
 
 SAMPLES = 10
 
@@ -30,9 +32,12 @@ def go_on(
     Raises JobNotFound; JobConflict if it has ended or another process lists it; what `submit`
     raises.
     """
-    record = services.jobs.record(job)
+    snapshot = services.jobs.snapshot(job)
+    record = snapshot.record
     if record.state is JobState.PAUSED or record.listing_complete:
         resume(services, job)
+        if snapshot.has_producer:
+            return Job(services, job)
     if not record.listing_complete:
         if record.state in (JobState.CANCELLING, JobState.FINALIZING) or record.state.terminal:
             raise JobConflict(f"job {job} is {record.state}; it cannot be resumed")
@@ -48,12 +53,12 @@ def restore(
     """Make the record of a job that Redis lost anew, counted from its directory, and let it go
     on: only chunks without an object run again.
 
-    `progress` gets the number of images read. Raises JobConflict if Redis knows the job or it
-    was ended early; CorruptRecord if an object is not its chunk's outcome (`verify` names it).
+    `progress` gets the number of images read. Raises JobConflict if Redis knows the job, it was
+    ended early, or the directory is a copy; CorruptRecord if an object is not its chunk's outcome.
     """
-    spec = directory.read_spec()
-    _refuse_ended_early(spec, directory)
+    spec = _spec(directory)
     services.jobs.restore(spec, _read(spec, directory, progress))
+    directory.delete_success()  # until it is finalized again
     look_after(services, spec.job_id)
     services.feeder.feed(spec)
     return Job(services, spec.job_id)
@@ -62,42 +67,67 @@ def restore(
 def repair(
     services: Services,
     directory: JobDirectory,
-    corrupt: list[int],
+    found: Verification,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Job:
-    """Remove the objects of `corrupt` chunks and run exactly what is missing again.
+    """Remove the corrupt and stray objects that `verify` found, and run exactly what is missing
+    again.
 
-    Raises as `restore` does.
+    Raises as `restore` does, before anything is removed.
     """
-    spec = directory.read_spec()
-    _refuse_ended_early(spec, directory)
-    for chunk in corrupt:
+    spec = _spec(directory)
+    _manifest(spec, directory)
+    whole = _said_size(directory) is not None
+    with suppress(JobNotFound):
+        snapshot = services.jobs.snapshot(spec.job_id)
+        if snapshot.record.spec.directory != spec.directory:
+            raise JobConflict(f"Redis knows another job {spec.job_id}")
+        if snapshot.has_producer:
+            raise JobConflict(f"job {spec.job_id} is still being listed")
+        if snapshot.record.ending is not None:
+            raise JobConflict(f"job {spec.job_id} was ended early: {snapshot.record.state}")
+    for chunk in found.corrupt_chunks:
         directory.delete_chunk(spec.plan, chunk)
+    # An object without rows is a stray only if no rows can be missing.
+    for name in found.strays if whole else ():
+        directory.delete_stray(name)
     services.jobs.delete(spec)
     return restore(services, directory, progress)
 
 
-def _refuse_ended_early(spec: JobSpec, directory: JobDirectory) -> None:
-    summary = directory.read_summary()
-    if summary is not None and summary.get("counts", {}).get("cancelled"):
-        raise JobConflict(f"job {spec.job_id} was ended early: {summary.get('state')}")
+def _spec(directory: JobDirectory) -> JobSpec:
+    """The spec of a job that may be gone on with."""
+    spec = directory.read_spec()
+    if directory.location != spec.directory:
+        raise JobConflict(f"{directory.location} is a copy of {spec.directory}")
+    try:
+        summary = directory.read_summary() or {}
+    except CorruptRecord:
+        summary = {}  # it will be written again
+    state, reason = summary.get("state"), summary.get("reason")
+    if state in (JobState.CANCELLED, JobState.EXPIRED) or (
+        state == JobState.FAILED and reason not in (None, Reason.NO_INPUTS)
+    ):
+        raise JobConflict(f"job {spec.job_id} was ended early: {state}")
+    return spec
 
 
 def _list_the_rest(
     services: Services, spec: JobSpec, progress: Callable[[ListingProgress], None]
 ) -> None:
     job, directory = spec.job_id, JobDirectory(services.stores, spec.directory)
-    with services.jobs.producing(job):
+    with services.jobs.producing(job) as still_ours:
         parts, images, whole = _manifest(spec, directory)
         # A part may have been written and not published.
         for part in range(services.jobs.record(job).parts, parts):
             count = len(directory.part_lines(part))
             services.jobs.publish_part(job, part, count, spec.plan.chunks_in(count))
+        services.feeder.feed(spec)
         rows: Iterator[ManifestRow] = iter(())
         if not whole:
-            output, known = Location.parse(spec.output), _rows(directory, range(parts))
+            output, known = Location.parse(spec.output), _rows(spec, directory, parts)
             rows = remaining_references(services.stores, spec.input, output, known)
-        enqueue(services, spec, rows, progress, first_part=parts, listed=images)
+        enqueue(services, spec, rows, progress, still_ours, first_part=parts, listed=images)
 
 
 def _manifest(spec: JobSpec, directory: JobDirectory) -> tuple[int, int, bool]:
@@ -109,16 +139,30 @@ def _manifest(spec: JobSpec, directory: JobDirectory) -> tuple[int, int, bool]:
         return 0, 0, directory.manifest_size() is not None
     last = len(directory.part_lines(parts[-1]))
     images = (len(parts) - 1) * spec.plan.rows_per_part + last
-    said = directory.manifest_size()
+    said = _said_size(directory)
     if said is not None and said != (len(parts), images):
         raise CorruptRecord(f"{directory.location}: the manifest held {said[1]} images once")
     # Only the last part is ever short.
     return len(parts), images, said is not None or last < spec.plan.rows_per_part
 
 
-def _rows(directory: JobDirectory, parts: range) -> Iterator[ManifestRow]:
-    for part in parts:
-        yield from map(decode_row, directory.part_lines(part))
+def _said_size(directory: JobDirectory) -> tuple[int, int] | None:
+    try:
+        return directory.manifest_size()
+    except CorruptRecord:
+        return None  # it will be written again
+
+
+def _rows(spec: JobSpec, directory: JobDirectory, parts: int) -> Iterator[ManifestRow]:
+    for part in range(parts):
+        yield from map(decode_row, _part_lines(spec, directory, part, parts))
+
+
+def _part_lines(spec: JobSpec, directory: JobDirectory, part: int, parts: int) -> list[bytes]:
+    lines = directory.part_lines(part)
+    if part < parts - 1 and len(lines) != spec.plan.rows_per_part:
+        raise CorruptRecord(f"{directory.location}: part {part} holds {len(lines)} rows")
+    return lines
 
 
 def _read(spec: JobSpec, directory: JobDirectory, progress: Callable[[int], None]) -> Restored:
@@ -128,14 +172,23 @@ def _read(spec: JobSpec, directory: JobDirectory, progress: Callable[[int], None
     by_code = Counter[str]()
     succeeded = failed = chunks = seen = 0
     for part in range(parts):
-        lines = directory.part_lines(part)
+        lines = _part_lines(spec, directory, part, parts)
         first = part * plan.chunks_per_part
         numbers = range(first, first + plan.chunks_in(len(lines)))
         chunks += len(numbers)
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
             if body is None:
                 continue
-            counted = tally(body, decode_rows(lines, plan, chunk))
+            rows = decode_rows(lines, plan, chunk)
+            try:
+                counted = tally(body, rows)
+            except CorruptRecord as error:
+                raise CorruptRecord(
+                    f"chunk {chunk} of {directory.location}: {error.message}",
+                    hint="`millrace verify --repair` runs it again",
+                ) from None
+            if spec.layout is Layout.PER_IMAGE:
+                directory.put_all_by_key(rows, body)
             done.append(chunk)
             succeeded += counted.succeeded
             failed += counted.failed

@@ -35,7 +35,7 @@ def retry(
     fields |= {
         "job_id": job_id or new_job_id(parent.model.name),
         "created_at": datetime.now(UTC),
-        "input": InputSpec(uri=parent.input.uri, failed_of=job, codes=tuple(sorted(codes))),
+        "input": InputSpec(uri=parent.input.uri, failed_of=job, codes=tuple(sorted(set(codes)))),
         "deadline": None,
         "error_threshold": None,
     }

@@ -153,10 +153,10 @@ def submit_spec(
         if not fresh and JobDirectory(services.stores, spec.directory).parts():
             raise JobConflict(
                 f"{spec.directory} holds a job that Redis no longer knows",
-                hint="choose another --job-id",
+                hint=f"millrace resume {spec.directory} --from-storage",
             )
-        with services.jobs.producing(spec.job_id):
-            enqueue(services, spec, rows, progress)
+        with services.jobs.producing(spec.job_id) as still_ours:
+            enqueue(services, spec, rows, progress, still_ours)
     return job
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from millrace.core.bitmaps import set_bits
 from millrace.core.errors import CorruptRecord, JobNotFound, RedisUnavailable
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory, decode_rows
-from millrace.core.jobstore import Snapshot, set_bits
+from millrace.core.jobstore import Snapshot
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
 from millrace.core.services import Services
@@ -39,6 +41,8 @@ class Verification:
     chunks: int = 0
     missing_chunks: list[int] = field(default_factory=list)
     corrupt_chunks: list[int] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    """Objects under the results that are no chunk's."""
     findings: list[Finding] = field(default_factory=list)
     asked_redis: bool = False
     """Whether Redis knows the job and was compared."""
@@ -78,20 +82,31 @@ def verify(
     CorruptRecord if the spec or manifest cannot be read.
     """
     spec = directory.read_spec()
+    found = Verification(spec.job_id, "unknown")
     # Redis first: what it counts by now must stand in storage, which may be ahead.
-    snapshot, finished = _claimed(services, spec)
-    summary = directory.read_summary()
-    state = snapshot.record.state if snapshot else (summary or {}).get("state", "unknown")
-    found = Verification(spec.job_id, str(state))
+    snapshot, finished = _claimed(found, services, spec)
+    summary = _summary(found, directory)
+    if snapshot is not None:
+        found.state = str(snapshot.record.state)
+    elif summary is not None:
+        found.state = str(summary.get("state"))
     found.asked_redis = snapshot is not None
-    _check_chunks(found, spec, directory, progress)
-    if summary is not None:
-        _check_summary(found, directory, summary)
-    if snapshot is None:
-        return found
-    record = snapshot.record
-    for chunk in sorted(finished & set(found.missing_chunks)):
+    errors = _check_chunks(found, spec, directory, progress)
+    ended = snapshot is None or snapshot.record.state.terminal
+    if summary is not None and ended:
+        _check_published(found, directory, summary, errors)
+    if snapshot is not None:
+        _check_redis(found, snapshot, finished)
+        if ended and summary is None:
+            found.note("summary.json", "is missing though the job has ended")
+    return found
+
+
+def _check_redis(found: Verification, snapshot: Snapshot, finished: set[int]) -> None:
+    missing = set(found.missing_chunks)
+    for chunk in sorted(finished & missing):
         found.note("redis", f"chunk {chunk} is finished, but has no object")
+    record = snapshot.record
     if record.state.terminal:
         counts = record.counts
         found.compare("redis", "total", counts.total, found.total)
@@ -99,17 +114,29 @@ def verify(
         found.compare("redis", "failed", counts.failed, found.failed)
         found.compare("redis", "cancelled", counts.cancelled, found.without_outcome)
         found.compare("redis", "errors by code", snapshot.by_code, dict(found.by_code))
-        if summary is None:
-            found.note("summary.json", "is missing though the job has ended")
-    return found
+        for chunk in sorted(set(range(found.chunks)) - missing - finished):
+            found.note("redis", f"chunk {chunk} has an object, but is not finished")
 
 
-def _claimed(services: Services, spec: JobSpec) -> tuple[Snapshot | None, set[int]]:
+def _summary(found: Verification, directory: JobDirectory) -> dict[str, Any] | None:
+    try:
+        return directory.read_summary()
+    except CorruptRecord as error:
+        found.note("summary.json", error.message)
+        return None
+
+
+def _claimed(
+    found: Verification, services: Services, spec: JobSpec
+) -> tuple[Snapshot | None, set[int]]:
     """What Redis says of the job, and the chunks it takes for finished."""
     try:
         finished = set(set_bits(services.jobs.done_bitmap(spec.job_id)))
         snapshot = services.jobs.snapshot(spec.job_id)
     except (JobNotFound, RedisUnavailable):
+        return None, set()
+    except CorruptRecord as error:
+        found.note("redis", error.message)
         return None, set()
     if snapshot.record.spec.directory != spec.directory:
         return None, set()  # another job of that name
@@ -121,8 +148,10 @@ def _check_chunks(
     spec: JobSpec,
     directory: JobDirectory,
     progress: Callable[[int], None],
-) -> None:
+) -> bytes:
+    """Returns a digest of all error lines, in their order."""
     plan = spec.plan
+    errors = hashlib.blake2b()
     parts = directory.parts()
     if parts != list(range(len(parts))):
         found.note("manifest", f"parts are missing: there are {parts}")
@@ -137,52 +166,80 @@ def _check_chunks(
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
             if body is None:
                 found.missing_chunks.append(chunk)
-            else:
-                _check_chunk(found, chunk, body, decode_rows(lines, plan, chunk))
+            elif _check_chunk(found, chunk, body, decode_rows(lines, plan, chunk)):
+                _digest(errors, (x for x in body.splitlines() if "error" in decode_outcome(x)))
         progress(found.total)
-    whole = directory.manifest_size()
-    if whole is not None:
-        found.compare(
-            "manifest/complete.json", "parts and images", whole, (len(parts), found.total)
-        )
-    expected = set(range(found.chunks))
-    for chunk in sorted(set(directory.committed_chunks(plan)) - expected):
-        found.note(f"chunk {chunk}", "has an object, but no rows in the manifest")
+    _check_manifest_size(found, directory, (len(parts), found.total))
+    for name, named in directory.results(plan):
+        if named is None or named >= found.chunks:
+            found.strays.append(name)
+            found.note(name, "belongs to no chunk of the manifest")
     if found.missing_chunks and found.state in COMPLETE:
         found.note("results", f"chunks without an object: {_some(found.missing_chunks)}")
+    return errors.digest()
 
 
-def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> None:
+def _check_manifest_size(
+    found: Verification, directory: JobDirectory, there: tuple[int, int]
+) -> None:
+    where = "manifest/complete.json"
+    try:
+        said = directory.manifest_size()
+    except CorruptRecord as error:
+        found.note(where, error.message)
+        return
+    if said is not None:
+        found.compare(where, "parts and images", said, there)
+
+
+def _digest(digest: hashlib.blake2b, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        digest.update(line + b"\n")
+
+
+def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> bool:
     try:
         counted = tally(body, rows)
     except CorruptRecord as error:
         found.corrupt_chunks.append(chunk)
         found.note(f"chunk {chunk}", error.message)
-        return
+        return False
     found.succeeded += counted.succeeded
     found.failed += counted.failed
     found.by_code += Counter(counted.by_code)
+    return True
 
 
-def _check_summary(found: Verification, directory: JobDirectory, summary: dict[str, Any]) -> None:
-    counts = summary.get("counts") or {}
+def _check_published(
+    found: Verification, directory: JobDirectory, summary: dict[str, Any], errors: bytes
+) -> None:
     where = "summary.json"
+    counts, by_code = summary.get("counts"), summary.get("errors")
+    counts = counts if isinstance(counts, dict) else {}
+    by_code = by_code.get("by_code") if isinstance(by_code, dict) else None
+    found.compare(where, "state", summary.get("state"), found.state)
     found.compare(where, "total", counts.get("total"), found.total)
     found.compare(where, "succeeded", counts.get("succeeded"), found.succeeded)
     found.compare(where, "failed", counts.get("failed"), found.failed)
     found.compare(where, "cancelled", counts.get("cancelled"), found.without_outcome)
-    complete = summary.get("state") in COMPLETE
+    found.compare(where, "errors by code", by_code, dict(found.by_code))
+    complete = found.state in COMPLETE
+    if complete and found.state != _verdict(found):
+        found.note(where, f"state is {found.state}, storage says {_verdict(found)}")
     if directory.has_success() != complete:
         found.note("_SUCCESS", "is missing" if complete else "stands though the job is not whole")
     published = directory.published_errors()
     if published is None:
         found.note("errors.jsonl", "is missing")
         return
-    codes = Counter[str]()
-    for line in published:
-        error = decode_outcome(line).get("error") or {}
-        codes[f"{error.get('stage')}/{error.get('code')}"] += 1
-    found.compare("errors.jsonl", "errors by code", dict(codes), dict(found.by_code))
+    digest = hashlib.blake2b()
+    _digest(digest, published)
+    if digest.digest() != errors:
+        found.note("errors.jsonl", "does not hold the error lines of the chunks")
+
+
+def _verdict(found: Verification) -> str:
+    return JobState.COMPLETED_WITH_ERRORS if found.failed else JobState.SUCCEEDED
 
 
 def _some(numbers: list[int]) -> str:

@@ -22,7 +22,7 @@ def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:
     location = Location.parse(uri)
     directory = JobDirectory(stores, location)
     spec = directory.read_spec()
-    rows = _manifest(stores, location)
+    rows = _manifest(stores, location, directory.parts())
     outcomes = _outcomes(directory, spec, len(rows))
     assert [outcome["key"] for outcome in outcomes] == [row["key"] for row in rows]
     assert [outcome["etag"] for outcome in outcomes] == [row["etag"] for row in rows]
@@ -39,10 +39,13 @@ def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:
     return outcomes
 
 
-def _manifest(stores: Stores, location: Location) -> list[dict[str, Any]]:
-    store = stores.open(location)
-    parts = sorted(item.key for item in store.list(f"{location.prefix}manifest/"))
-    return [orjson.loads(line) for part in parts for line in store.get(part).splitlines()]
+def _manifest(stores: Stores, location: Location, parts: list[int]) -> list[dict[str, Any]]:
+    store, folder = stores.open(location), f"{location.prefix}manifest/"
+    names = [f"{folder}part-{part:05d}.jsonl" for part in parts]
+    rows = [orjson.loads(line) for name in names for line in store.get(name).splitlines()]
+    whole = orjson.loads(store.get(f"{folder}complete.json"))
+    assert whole == {"parts": len(parts), "images": len(rows)}
+    return rows
 
 
 def _outcomes(directory: JobDirectory, spec: JobSpec, rows: int) -> list[dict[str, Any]]:

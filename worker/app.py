@@ -73,6 +73,7 @@ def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
         pool="millrace.worker.pool:ChunkPool",
         slots=options.slots,
     )
+    app.conf.message_key = settings.message_key_bytes
     app.conf.worker_consumer = "millrace.worker.intake:ChunkConsumer"
     app.engine = Engine(settings, options, bundle, app)
     app.steps["worker"].add(EngineStep)

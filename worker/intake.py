@@ -26,21 +26,21 @@ def strategy(task: Any, app: Any, consumer: Any) -> Any:
     accept = default(task, app, consumer)
 
     def handle(message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
-        check(message)
+        check(message, app.conf.message_key)
         return accept(message, body, *args, **kwargs)
 
     return handle
 
 
-def check(message: Any) -> None:
-    """Raise InvalidTaskError unless this is a plain chunk message."""
+def check(message: Any, key: bytes | None = None) -> None:
+    """Raise InvalidTaskError unless this is a plain chunk message, signed if there is a key."""
     if any(message.headers.get(name) not in (None, 0, [None, None]) for name in _NOT_OURS):
         raise InvalidTaskError("a chunk message is neither compressed nor scheduled")
     try:
         arguments, fields, embedded = message.payload
         if arguments or any(embedded.values()):
             raise BadMessage("only keyword arguments are taken")
-        ChunkMessage.read(fields)
+        ChunkMessage.read(fields, key)
     except Exception as error:
         # Reading runs decoders on whatever was sent; they raise nearly anything.
         raise InvalidTaskError(f"not a chunk message: {error}") from error

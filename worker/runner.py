@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from millrace.core.claims import Answer, Claims, Lease, ModelIdentity
+from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity
 from millrace.core.errors import (
     ItemError,
     JobNotFound,
@@ -163,6 +163,9 @@ class ChunkRunner:
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int
     ) -> None:
         answer, ready = self._claims.finish(lease, counted, timing_of(images, write_us))
+        if answer is Finish.LATE:
+            # The job ended without this chunk and says so; an object would contradict it.
+            JobDirectory(self._services.stores, spec.directory).delete_chunk(spec.plan, lease.chunk)
         log.info(
             "finished a chunk",
             job=lease.job,

@@ -22,7 +22,7 @@ local function judge(record)
   if deadline and now_ms() > deadline then
     ending, reason = 'expired', 'deadline_exceeded'
   elseif (most and failed > most)
-      or (share and r[7] == '1' and failed > share * tonumber(r[6])) then
+      or (share and r[7] == '1' and failed > share * tonumber(r[6]) + 1e-6) then
     ending, reason = 'failed', 'error_threshold_exceeded'
   else
     return r[1]

@@ -102,7 +102,7 @@ class LocalStore(Store):
             os.unlink(self._path(key))
 
     def delete_all(self, prefix: str) -> int:
-        removed = super().delete_all(prefix)
+        removed = super().delete_all(prefix) if os.path.isdir(self._root) else 0
         top = os.path.join(self._root, prefix.rpartition("/")[0])
         for folder, _, _ in os.walk(top, topdown=False):
             with suppress(OSError):  # something else is in it

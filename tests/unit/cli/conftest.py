@@ -37,12 +37,17 @@ def restored_logging() -> Iterator[None]:
 
 @pytest.fixture
 def run(no_environment: None, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run a command of `millrace`; an error it does not handle is raised here."""
+    """Run a command of `millrace`; an error it does not handle is raised here.
+
+    `typed` is what a person answers.
+    """
     monkeypatch.setenv("COLUMNS", "200")
 
-    def invoke(*arguments: str, redis_url: str | None = None) -> Said:
+    def invoke(*arguments: str, redis_url: str | None = None, typed: str | None = None) -> Said:
         environment = {"MILLRACE_REDIS_URL": redis_url} if redis_url else {}
-        result = CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False)
+        result = CliRunner().invoke(
+            app, arguments, input=typed, env=environment, catch_exceptions=False
+        )
         return Said(result.exit_code, result.stdout, result.stderr)
 
     return invoke

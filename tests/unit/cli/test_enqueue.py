@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,24 @@ def test_what_makes_no_sense_is_one_line(
 def test_with_json_an_error_is_json(enqueue: Enqueue) -> None:
     said = enqueue("--json", "--job-id", "a/b")
     assert json.loads(said.err)["error"]["code"] == "usage"
+
+
+def test_limits_reach_the_spec(enqueue: Enqueue, services: Services) -> None:
+    enqueue("--job-id", "j", "--error-threshold", "5%", "--deadline", "2h")
+    record = services.jobs.record("j")
+    assert (record.spec.error_threshold, record.spec.deadline) == ("5%", "2h")
+    expected = record.spec.created_at + timedelta(hours=2)
+    assert record.deadline is not None
+    assert abs(record.deadline - expected) < timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--error-threshold", "some"), ("--deadline", "tomorrow")]
+)
+def test_a_limit_that_makes_no_sense_is_a_usage_error(
+    enqueue: Enqueue, services: Services, option: str, value: str
+) -> None:
+    said = enqueue(option, value)
+    assert (said.code, said.out) == (ExitCode.USAGE, "")
+    assert f"{value!r} is no {option.rpartition('-')[2]}" in said.err
+    assert services.jobs.recent_jobs(1) == []

@@ -90,3 +90,12 @@ def test_a_queue_that_is_no_list_is_corrupt(services: Services) -> None:
         services.queue.send(QUEUE, "job", [0])
     password = services.settings.redis_url.get_secret_value().split("@")[0].rpartition(":")[2]
     assert password not in str(caught.value)
+
+
+def test_with_a_key_only_what_is_signed_with_it_is_ours(redis_url: str) -> None:
+    key = {"redis_url": redis_url, "message_key": "a key of sixteen"}
+    ours, theirs = Services(Settings.load(**key)), Services(Settings.load(redis_url=redis_url))
+    theirs.queue.send(QUEUE, "job", [0])
+    ours.queue.send(QUEUE, "job", [1])
+    assert ours.queue.waiting(QUEUE) == {("job", 1)}
+    assert theirs.queue.waiting(QUEUE) == {("job", 0), ("job", 1)}

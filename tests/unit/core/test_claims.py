@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from millrace.core.bitmaps import bit
 from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity, release_expired
 from millrace.core.job import JobState
-from millrace.core.jobstore import bit
 from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys, QueueKeys

@@ -18,7 +18,7 @@ from tests.unit.core.support import a_spec
 S = JobState
 
 LEGAL = {
-    S.QUEUED: {S.ENQUEUING, S.CANCELLING, S.FINALIZING},
+    S.QUEUED: {S.ENQUEUING, S.PAUSED, S.CANCELLING, S.FINALIZING},
     S.ENQUEUING: {S.RUNNING, S.PAUSED, S.CANCELLING, S.FINALIZING},
     S.RUNNING: {S.PAUSED, S.CANCELLING, S.FINALIZING},
     S.PAUSED: {S.RUNNING, S.CANCELLING, S.FINALIZING},
@@ -100,6 +100,8 @@ def test_a_model_name_that_is_no_path_segment_is_refused(name: str) -> None:
         ("top_k", 10_001),
         ("priority", "urgent"),
         ("layout", "tree"),
+        ("error_threshold", "some"),
+        ("deadline", "tomorrow"),
         ("schema_version", 2),
         ("surprise", 1),
     ],
@@ -153,6 +155,10 @@ def test_the_digest_is_of_the_request_alone() -> None:
         {"priority": "low"},
         {"top_k": 1},
         {"layout": "per-image"},
+        {"error_threshold": "5%"},
+        {"deadline": "2h"},
+        {"input": {"uri": "memory://photos", "failed_of": "parent"}},
+        {"input": {"uri": "memory://photos", "failed_of": "parent", "codes": ("gone",)}},
     ],
 )
 def test_another_request_has_another_digest(change: dict[str, object]) -> None:

@@ -288,3 +288,47 @@ def test_a_chunk_beyond_the_manifest_is_corrupt() -> None:
     lines = encode_rows([ManifestRow("a")] * 2).splitlines()
     with pytest.raises(CorruptRecord, match="no rows for chunk 1"):
         decode_rows(lines, PLAN, 1)
+
+
+def test_the_parts_are_numbered_whatever_else_lies_there(
+    stores: Stores, directory: JobDirectory, spec: JobSpec
+) -> None:
+    for part in (10, 2, 0):
+        directory.create_part(part, [])
+    store, place = stores.open(directory.location), directory.location.prefix
+    for name in ("part-1.jsonl", "part-00003.json", "x/part-00004.jsonl"):
+        store.put(f"{place}manifest/{name}", b"")
+    assert directory.parts() == [0, 2, 10]
+
+
+def test_a_summary_is_read_back(directory: JobDirectory) -> None:
+    assert directory.read_summary() is None
+    directory.put_summary({"state": "succeeded"})
+    assert directory.read_summary() == {"state": "succeeded"}
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_a_foreign_summary_is_corrupt(stores: Stores, directory: JobDirectory, text: bytes) -> None:
+    stores.open(directory.location).put(f"{directory.location.prefix}summary.json", text)
+    with pytest.raises(CorruptRecord, match=r"summary\.json"):
+        directory.read_summary()
+
+
+def test_success_stands_or_not(directory: JobDirectory) -> None:
+    assert not directory.has_success()
+    directory.put_success()
+    assert directory.has_success()
+
+
+def test_a_directory_is_removed_and_its_neighbours_are_not(
+    stores: Stores, directory: JobDirectory, spec: JobSpec, output: str
+) -> None:
+    other = JobDirectory(stores, Location.parse(output).child("j2"))
+    for place in (directory, other):
+        place.create_spec(spec)
+        place.create_part(0, [])
+        place.create_chunk(PLAN, 0, b"")
+        place.put_by_key("photos/2024/a.jpg", b"{}")
+    assert directory.remove() == 4
+    assert all(name.startswith("j2/") for name in names(stores, output))
+    assert len(names(stores, output)) == 4

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace.core.bitmaps import bit, set_bits
 from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import TRANSITIONS, JobState
-from millrace.core.jobstore import JobStore, bit, set_bits
+from millrace.core.jobstore import JobStore
 from millrace.core.outcome import decode_outcome
 from millrace.core.record import JobRecord, from_ms
 from millrace.core.services import Services

@@ -16,7 +16,7 @@ from millrace.core.message import ChunkMessage
 
 def test_a_message_is_version_job_and_chunk() -> None:
     message = ChunkMessage(job="photos-1", chunk=17)
-    assert message.model_dump() == {"v": 1, "job": "photos-1", "chunk": 17}
+    assert message.fields() == {"v": 1, "job": "photos-1", "chunk": 17}
 
 
 @given(
@@ -67,3 +67,27 @@ def test_a_message_cannot_be_changed() -> None:
     message = ChunkMessage(job="a", chunk=0)
     with pytest.raises(ValidationError):
         message.chunk = 1  # type: ignore[misc]
+
+
+KEY, OTHER = b"a key of sixteen", b"another sixteen!"
+
+
+def test_a_signed_message_is_read_with_its_key_alone() -> None:
+    fields = ChunkMessage(job="job", chunk=3).fields(KEY)
+    assert ChunkMessage.read(fields, KEY).chunk == 3
+    assert ChunkMessage.read(fields).chunk == 3  # who has no key checks none
+    with pytest.raises(BadMessage, match="not signed"):
+        ChunkMessage.read(fields, OTHER)
+
+
+@pytest.mark.parametrize(
+    "forged", [{"chunk": 4}, {"job": "job2"}, {"mac": None}, {"mac": ""}, {"mac": "é"}]
+)
+def test_with_a_key_nothing_forged_is_taken(forged: dict[str, object]) -> None:
+    fields = ChunkMessage(job="job", chunk=3).fields(KEY) | forged
+    with pytest.raises(BadMessage, match="not signed"):
+        ChunkMessage.read(fields, KEY)
+
+
+def test_without_a_key_nothing_is_signed() -> None:
+    assert ChunkMessage(job="job", chunk=3).fields() == {"v": 1, "job": "job", "chunk": 3}

@@ -88,6 +88,15 @@ def test_lines_in_another_order_are_corrupt() -> None:
         tally(body, rows)
 
 
+@pytest.mark.parametrize(("due", "etag"), [('"1"', '"2"'), ('"1"', None), (None, '"1"')])
+def test_the_outcome_of_another_version_of_the_image_is_corrupt(
+    due: str | None, etag: str | None
+) -> None:
+    body = encode_lines([prediction_line(ManifestRow("a", etag), [])])
+    with pytest.raises(CorruptRecord):
+        tally(body, [ManifestRow("a", due)])
+
+
 @pytest.mark.parametrize("there", [0, 1, 3])
 def test_another_number_of_lines_is_corrupt(there: int) -> None:
     body = encode_lines([prediction_line(ManifestRow("a"), [])] * there)

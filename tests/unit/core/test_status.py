@@ -187,12 +187,18 @@ def test_terminal_is_told_beside_the_state(state: JobState) -> None:
     assert a_status(state=state).terminal == state.terminal
 
 
+def test_a_retried_job_names_its_parent() -> None:
+    spec = a_spec(input={"uri": "s3://b", "failed_of": "parent"})
+    assert a_status(spec=spec).parent_job_id == "parent"
+
+
 def test_the_json_has_the_documented_shape() -> None:
     spec = a_spec(input={"uri": "s3://b", "include": ("*.jpg",)})
     shown = a_status(spec=spec, version="3", digest="sha256:d").model_dump(mode="json")
     assert list(shown) == [
         "schema_version",
         "job_id",
+        "parent_job_id",
         "state",
         "terminal",
         "reason",
@@ -213,6 +219,7 @@ def test_the_json_has_the_documented_shape() -> None:
         "updated_at",
     ]
     assert shown["model"] == {"name": "tiny", "version": "3", "digest": "sha256:d"}
+    assert shown["parent_job_id"] is None
     assert shown["input"]["include"] == ["*.jpg"]
     assert list(shown["timing_share"]) == ["fetch", "decode", "infer", "write"]
     assert set(shown["counts"]) == {

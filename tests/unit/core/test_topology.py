@@ -17,6 +17,7 @@ from millrace.core.topology import (
     lease_member,
     manifest_part,
     parse_chunk_object,
+    parse_manifest_part,
     queue_name,
     split_lease_member,
     worker_key,
@@ -71,6 +72,28 @@ def test_a_foreign_name_is_no_chunk(name: str) -> None:
     assert parse_chunk_object(name) is None
 
 
+@given(st.integers(0, 10**6))
+def test_a_manifest_part_carries_its_number(part: int) -> None:
+    assert parse_manifest_part(manifest_part(part)) == part
+    assert parse_manifest_part(f"predictions/job/{manifest_part(part)}") == part
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest/part-1.jsonl",
+        "manifest/part-000001.jsonl",
+        "manifest/part-00001.json",
+        "manifest/part-00001.jsonl\n",
+        "mymanifest/part-00001.jsonl",
+        "results/part-00000/chunk-0000017.jsonl",
+        "",
+    ],
+)
+def test_a_foreign_name_is_no_part(name: str) -> None:
+    assert parse_manifest_part(name) is None
+
+
 def test_the_keys_of_a_job_share_its_hash_tag_and_differ() -> None:
     keys = JobKeys("photos-1")
     names = [
@@ -86,6 +109,13 @@ def test_the_keys_of_a_job_share_its_hash_tag_and_differ() -> None:
     ]
     assert len(set(names)) == len(names)
     assert all(name.startswith("millrace:{photos-1}:") for name in names)
+
+
+def test_all_the_keys_of_a_job_are_known() -> None:
+    """Those that are there and not among them would outlive the job."""
+    keys = JobKeys("j")
+    properties = {name for name, what in vars(JobKeys).items() if isinstance(what, property)}
+    assert sorted(keys.all) == sorted(getattr(keys, name) for name in properties - {"all"})
 
 
 def test_the_keys_of_a_queue_differ() -> None:

@@ -46,8 +46,8 @@ class Watched(Store):
     def __init__(self, store: Store, before_write: Callable[[str], None]) -> None:
         self._store, self._before_write = store, before_write
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._store.list(prefix)
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
+        return self._store.list(prefix, after=after)
 
     def head(self, key: str) -> ObjectInfo:
         return self._store.head(key)

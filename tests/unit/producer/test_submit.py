@@ -79,7 +79,11 @@ def test_a_submitted_job_is_listed_written_down_and_fed(
     assert status.input.listing_complete
     assert status.health == "no_workers"
     assert services.queue.waiting("millrace.tiny") == {(job.id, chunk) for chunk in range(3)}
-    assert files(out / job.id) == {"job.json", "manifest/part-00000.jsonl"}
+    assert files(out / job.id) == {
+        "job.json",
+        "manifest/part-00000.jsonl",
+        "manifest/complete.json",
+    }
 
 
 def test_a_job_gets_an_id_of_its_own(settings: Settings, photos: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ from celery.exceptions import InvalidTaskError
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from millrace.core.celery_app import make_app, queue
+from millrace.core.message import ChunkMessage
 from millrace.core.settings import Settings
 from millrace.core.topology import PREDICT_CHUNK
 from millrace.worker.intake import check
@@ -179,3 +180,11 @@ def test_the_check_reads_and_takes_nothing(post: Post) -> None:
     with pytest.raises(InvalidTaskError):
         check(message)
     assert not message.acknowledged
+
+
+def test_with_a_key_only_signed_messages_are_accepted(post: Post) -> None:
+    key = b"a key of sixteen"
+    check(post.task(ChunkMessage(job="digits-1", chunk=17).fields(key)), key)
+    for forged in (FIELDS, ChunkMessage(job="digits-1", chunk=17).fields(b"another sixteen!")):
+        with pytest.raises(InvalidTaskError, match="not signed"):
+            check(post.task(forged), key)

@@ -20,8 +20,10 @@ from millrace.core.claims import Answer, Claims, Lease, ModelIdentity
 from millrace.core.errors import ItemError, Stage
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow, decode_row
 from millrace.core.message import ChunkMessage
 from millrace.core.model_ref import ModelRef
+from millrace.core.outcome import encode_lines, error_line
 from millrace.core.record import JobRecord
 from millrace.core.services import Services
 from millrace.core.settings import Settings
@@ -117,9 +119,12 @@ class Bench:
         assert body is not None
         return [json.loads(line) for line in body.splitlines()]
 
+    def rows(self, spec: JobSpec) -> list[ManifestRow]:
+        """The manifest, in its order: a directory is listed in any."""
+        return [decode_row(line) for line in self.directory(spec).part_lines(0)]
+
     def keys(self, spec: JobSpec) -> list[str]:
-        """The keys of the manifest, in its order: a directory is listed in any."""
-        return [json.loads(line)["key"] for line in self.directory(spec).part_lines(0)]
+        return [row.key for row in self.rows(spec)]
 
     def record(self, spec: JobSpec) -> JobRecord:
         return self.services.jobs.record(spec.job_id)
@@ -359,11 +364,8 @@ def test_the_attempts_at_a_chunk_are_counted_until_it_is_finished(bench: Bench) 
 
 def other_outcome(bench: Bench, spec: JobSpec) -> bytes:
     """What another worker committed for the first chunk: every image failed."""
-    lines = [
-        {"key": key, "etag": None, "error": {"stage": "infer", "code": "elsewhere"}}
-        for key in bench.keys(spec)[:3]
-    ]
-    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    failure = ItemError(Stage.INFER, "elsewhere", "not here")
+    return encode_lines(error_line(row, failure, 1) for row in bench.rows(spec)[:3])
 
 
 def test_what_stands_is_counted_and_not_computed_again(bench: Bench) -> None:

@@ -282,6 +282,14 @@ def test_keys_that_look_alike_are_different(store: Store, one: str, other: str) 
     assert (store.get(one), store.get(other)) == (b"one", b"other")
 
 
+def test_all_of_a_prefix_is_deleted_and_nothing_else(store: Store) -> None:
+    for key in ("a/b", "a/c/d", "a/c/e", "ab", "b/a/b"):
+        store.put(key, b"x")
+    assert store.delete_all("a/") == 3
+    assert sorted(item.key for item in store.list()) == ["ab", "b/a/b"]
+    assert store.delete_all("a/") == 0
+
+
 def test_a_store_shows_where_it_is(store: Store) -> None:
     assert type(store).__name__ in repr(store)
 

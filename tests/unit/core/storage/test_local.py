@@ -228,3 +228,27 @@ def test_overwriting_gives_up_create_only_writes(root: Path) -> None:
     store.create("a", b"one")
     store.create("a", b"two")
     assert store.get("a") == b"two"
+
+
+def test_deleting_all_leaves_no_empty_directories(root: Path, store: LocalStore) -> None:
+    for key in ("job/results/part-0/chunk-0", "job/manifest/part-0", "job2/a"):
+        store.put(key, b"x")
+    (root / "job/empty/deep").mkdir(parents=True)
+    assert store.delete_all("job/") == 2
+    assert os.listdir(root) == ["job2"]
+
+
+def test_deleting_everything_removes_the_directory_itself(root: Path, store: LocalStore) -> None:
+    store.put("a/b", b"x")
+    assert store.delete_all("") == 1
+    assert not root.exists()
+
+
+def test_what_a_link_leads_to_is_not_deleted(tmp_path: Path, root: Path, store: LocalStore) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/photo.jpg").touch()
+    (root / "job").mkdir()
+    (root / "job/folder").symlink_to(tmp_path / "theirs")
+    (root / "job/photo.jpg").symlink_to(tmp_path / "theirs/photo.jpg")
+    store.delete_all("job/")
+    assert (tmp_path / "theirs/photo.jpg").exists()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from millrace.core.errors import MillraceError
-from millrace.worker.periodic import Periodic
+from millrace.core.periodic import Periodic
 from tests.support import capture_logs, wait_until
 
 WITHIN_S = 20
