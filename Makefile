@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := core models export producer worker cli
 
-.PHONY: demo test unit integration acceptance lint format env clean
+.PHONY: demo test unit integration acceptance chaos lint format env clean
 
 demo: env
 	$(BIN)/millrace demo
@@ -22,6 +22,9 @@ integration: env
 
 acceptance: env
 	$(BIN)/python -m pytest tests/acceptance
+
+chaos: env
+	$(BIN)/python -m pytest tests/chaos
 
 lint: env .types/millrace
 	$(BIN)/ruff check .

@@ -42,6 +42,13 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert checked >= 20
 
 
+def test_the_tests_that_prove_a_promise_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCS["reliability.md"])
+    assert len(named) > 10
+    for file, function in named:
+        assert f"def {function}(" in (ROOT / file).read_text(), function
+
+
 def test_every_exit_code_is_documented() -> None:
     rows = re.findall(r"^\| (\d+) \| ([a-z ]+) \|", DOCS["cli.md"], re.MULTILINE)
     written = {int(code): name for code, name in rows}
