@@ -35,6 +35,11 @@ class ChunkPlan:
         start = chunk % self.chunks_per_part * self.chunk_size
         return slice(start, start + self.chunk_size)
 
+    def chunks_of(self, part: int, rows: int) -> range:
+        """The numbers of the chunks of a part that holds `rows` rows."""
+        first = part * self.chunks_per_part
+        return range(first, first + self.chunks_in(rows))
+
     def chunks_in(self, rows: int) -> int:
         """How many chunks `rows` rows of a part make."""
         return -(-rows // self.chunk_size)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from millrace.core.bitmaps import set_bits
 from millrace.core.errors import MillraceError
-from millrace.core.job import JobState, Reason
+from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
 from millrace.core.log import get_logger
@@ -68,7 +68,7 @@ class Finalizer:
         lines = directory.error_lines(record.spec.plan, now_and_then(keep_lock, failed))
         directory.put_errors(line + b"\n" for line in lines)
         directory.put_summary(_summary(ended))
-        if record.state in (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS):
+        if record.state in WHOLE:
             directory.put_success()
 
 

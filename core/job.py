@@ -64,6 +64,9 @@ class JobState(StrEnum):
 
 _S = JobState
 _ENDINGS = frozenset({_S.SUCCEEDED, _S.COMPLETED_WITH_ERRORS, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
+WHOLE = frozenset({_S.SUCCEEDED, _S.COMPLETED_WITH_ERRORS})
+"""Endings that leave no image without an outcome and are no failure."""
+
 _GIVING_UP = frozenset({_S.CANCELLING, _S.FINALIZING})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {

@@ -24,7 +24,9 @@ def cancel(services: Services, job: str) -> None:
 
 def pause(services: Services, job: str) -> None:
     """Take no more chunks until `resume`. Raises JobNotFound; JobConflict if it is too late."""
-    _refuse_unless(JobState.PAUSED, services.jobs.pause(job), job, "paused")
+    state = services.jobs.pause(job)
+    if state is not JobState.PAUSED:
+        raise _too_late(job, state, "paused")
 
 
 def resume(services: Services, job: str) -> None:
@@ -78,11 +80,6 @@ def try_to_look_after(services: Services, job: str) -> None:
 def _refuse_ended(services: Services, job: str, what: str) -> None:
     state = services.jobs.record(job).state
     if state.terminal or state is JobState.FINALIZING:
-        raise _too_late(job, state, what)
-
-
-def _refuse_unless(wanted: JobState, state: JobState, job: str, what: str) -> None:
-    if state is not wanted:
         raise _too_late(job, state, what)
 
 

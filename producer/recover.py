@@ -173,8 +173,7 @@ def _read(spec: JobSpec, directory: JobDirectory, progress: Callable[[int], None
     succeeded = failed = chunks = seen = 0
     for part in range(parts):
         lines = _part_lines(spec, directory, part, parts)
-        first = part * plan.chunks_per_part
-        numbers = range(first, first + plan.chunks_in(len(lines)))
+        numbers = plan.chunks_of(part, len(lines))
         chunks += len(numbers)
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
             if body is None:

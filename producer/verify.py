@@ -10,14 +10,12 @@ from typing import Any
 
 from millrace.core.bitmaps import set_bits
 from millrace.core.errors import CorruptRecord, JobNotFound, RedisUnavailable
-from millrace.core.job import JobSpec, JobState
+from millrace.core.job import WHOLE, JobSpec, JobState
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.jobstore import Snapshot
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
 from millrace.core.services import Services
-
-COMPLETE = (JobState.SUCCEEDED, JobState.COMPLETED_WITH_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +157,13 @@ def _check_chunks(
         lines = directory.part_lines(part)
         if len(lines) != plan.rows_per_part and part != parts[-1]:
             found.note("manifest", f"part {part} holds {len(lines)} rows of {plan.rows_per_part}")
-        first = part * plan.chunks_per_part
-        numbers = range(first, first + plan.chunks_in(len(lines)))
+        numbers = plan.chunks_of(part, len(lines))
         found.total += len(lines)
         found.chunks += len(numbers)
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
             if body is None:
                 found.missing_chunks.append(chunk)
-            elif _check_chunk(found, chunk, body, decode_rows(lines, plan, chunk)):
+            elif _has_errors(found, chunk, body, decode_rows(lines, plan, chunk)):
                 _digest(errors, (x for x in body.splitlines() if "error" in decode_outcome(x)))
         progress(found.total)
     _check_manifest_size(found, directory, (len(parts), found.total))
@@ -174,7 +171,7 @@ def _check_chunks(
         if named is None or named >= found.chunks:
             found.strays.append(name)
             found.note(name, "belongs to no chunk of the manifest")
-    if found.missing_chunks and found.state in COMPLETE:
+    if found.missing_chunks and found.state in WHOLE:
         found.note("results", f"chunks without an object: {_some(found.missing_chunks)}")
     return errors.digest()
 
@@ -197,7 +194,8 @@ def _digest(digest: hashlib.blake2b, lines: Iterable[bytes]) -> None:
         digest.update(line + b"\n")
 
 
-def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> bool:
+def _has_errors(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> bool:
+    """Count a chunk; whether it holds error lines. One that is corrupt is noted instead."""
     try:
         counted = tally(body, rows)
     except CorruptRecord as error:
@@ -207,7 +205,7 @@ def _check_chunk(found: Verification, chunk: int, body: bytes, rows: list[Manife
     found.succeeded += counted.succeeded
     found.failed += counted.failed
     found.by_code += Counter(counted.by_code)
-    return True
+    return counted.failed > 0
 
 
 def _check_published(
@@ -223,7 +221,7 @@ def _check_published(
     found.compare(where, "failed", counts.get("failed"), found.failed)
     found.compare(where, "cancelled", counts.get("cancelled"), found.without_outcome)
     found.compare(where, "errors by code", by_code, dict(found.by_code))
-    complete = found.state in COMPLETE
+    complete = found.state in WHOLE
     if complete and found.state != _verdict(found):
         found.note(where, f"state is {found.state}, storage says {_verdict(found)}")
     if directory.has_success() != complete:
