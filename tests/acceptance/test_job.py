@@ -65,9 +65,10 @@ def test_a_bucket_is_predicted_exactly_once_by_workers_that_come_and_help(
             "enqueue", source, "--model", "slow", "--out", out, "--chunk-size", "8", env=env
         )
         job = submitted["job_id"]
+        # Paused, so that however slowly the third starts there is work left for it.
+        assert millrace("pause", job, env=env).returncode == 0
         with running_worker(*start, env=env, log=tmp_path / "three.log") as three:
-            joined = millrace_json("status", job, env=env)
-            assert not joined["terminal"], "the job ended before the third worker was there"
+            assert millrace("resume", job, env=env).returncode == 0
             watched = millrace("status", job, "--watch", env=env)
             assert watched.returncode == 0, watched.stderr
             workers = millrace_json("workers", env=env)

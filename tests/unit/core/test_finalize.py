@@ -32,7 +32,7 @@ from millrace.core.record import Counts, JobRecord, TimingTotals, initial_fields
 from millrace.core.services import Services
 from millrace.core.status import status_of
 from millrace.core.topology import JobKeys
-from tests.unit.core.s3_proxy import Asked, s3_proxy
+from tests.faults.s3_proxy import Asked, s3_proxy
 from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, standing_job
 
 QUEUE = "millrace.tiny"

@@ -30,7 +30,7 @@ from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES
 from millrace.core.topology import chunk_object
-from tests.unit.core.s3_proxy import Asked, s3_proxy
+from tests.faults.s3_proxy import Asked, s3_proxy
 from tests.unit.core.support import a_spec
 
 PLAN = ChunkPlan(2)

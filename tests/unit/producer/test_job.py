@@ -18,7 +18,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
 from millrace.producer import Job, open_job
-from tests.unit.core.s3_proxy import s3_proxy
+from tests.faults.s3_proxy import s3_proxy
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
 
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")

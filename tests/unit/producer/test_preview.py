@@ -19,7 +19,7 @@ from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.preview import FIRST_KEYS, create_only_problem, preview, write_problem
-from tests.unit.core.s3_proxy import Asked, Rule, s3_proxy
+from tests.faults.s3_proxy import Asked, Rule, s3_proxy
 from tests.unit.core.support import a_spec
 
 root_may_write_anywhere = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -1,0 +1,1 @@
+"""What breaks between millrace and its services: proxies and servers that fail on command."""
