@@ -12,7 +12,7 @@ demo: env
 	$(BIN)/millrace demo
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 unit: env
 	$(BIN)/python -m pytest tests/unit

@@ -150,7 +150,7 @@ def _output(services: Services, out: str) -> Iterator[Check]:
         yield Check(
             "conditional writes",
             "warning",
-            "switched off: a chunk run twice may replace its object",
+            "switched off: of two writers of an object in the same moment the later one wins",
             "unset MILLRACE_STORAGE_OVERWRITE if the store knows If-None-Match",
         )
     elif problem := create_only_problem(services, location):

@@ -49,8 +49,8 @@ class JobDirectory:
     # --- the spec ---
 
     def create_spec(self, spec: JobSpec) -> None:
-        """Write `job.json`; raise AlreadyExists if one stands."""
-        self._store.create(self._prefix + JOB_FILE, spec.model_dump_json(indent=2).encode())
+        """Write `job.json`; raise AlreadyExists if another one stands."""
+        self._create(JOB_FILE, spec.model_dump_json(indent=2).encode())
 
     def read_spec(self) -> JobSpec:
         return JobSpec.from_json(self._store.get(self._prefix + JOB_FILE))
@@ -58,16 +58,8 @@ class JobDirectory:
     # --- the manifest ---
 
     def create_part(self, part: int, rows: Iterable[ManifestRow]) -> None:
-        """Write a part, once. A retry of a write whose answer was lost meets its own object.
-
-        Raises AlreadyExists if another one stands.
-        """
-        name, body = self._prefix + manifest_part(part), encode_rows(rows)
-        try:
-            self._store.create(name, body)
-        except AlreadyExists:
-            if self._store.get(name) != body:
-                raise
+        """Write a part, once. Raises AlreadyExists if another one stands."""
+        self._create(manifest_part(part), encode_rows(rows))
 
     def complete_manifest(self, parts: int, images: int) -> None:
         """Say that the manifest is whole. Saying it again is harmless."""
@@ -113,6 +105,14 @@ class JobDirectory:
         except AlreadyExists:
             return self._store.get(name)
         return body
+
+    def _create(self, name: str, body: bytes) -> None:
+        """A retry of a write whose answer was lost meets its own object."""
+        try:
+            self._store.create(self._prefix + name, body)
+        except AlreadyExists:
+            if self._store.get(self._prefix + name) != body:
+                raise
 
     def delete_chunk(self, plan: ChunkPlan, chunk: int) -> None:
         """Remove a chunk's object, which is not this chunk's outcome, so that it can run again."""

@@ -48,7 +48,7 @@ class StorageSettings(EnvironmentSettings):
 
     storage_request_timeout_s: Seconds = Field(30, description="one request, seconds")
     storage_connect_timeout_s: Seconds = Field(5, description="connecting, seconds")
-    storage_max_retries: int = Field(5, ge=0, description="retries of a failed request")
+    storage_max_retries: int = Field(10, ge=0, description="retries of a failed request")
     storage_retry_timeout_s: Seconds = Field(
         60, description="no retry is begun this long after a request's first try, seconds"
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from millrace.core.job import JobSpec
@@ -37,6 +41,29 @@ def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:
     assert status["errors"]["by_code"] == dict(by_code)
     _check_published(stores, location, status, failed)
     return outcomes
+
+
+def check_predictions(
+    bundle: Path,
+    outcomes: list[dict[str, Any]],
+    pixels: Mapping[str, npt.NDArray[np.uint8]],
+) -> None:
+    """Each prediction is what the SavedModel itself answers, called without any of millrace.
+
+    `pixels` are of each key, [height, width] grey; the model takes them as 0 to 1.
+    """
+    import tensorflow as tf
+
+    predicted = [outcome for outcome in outcomes if "predictions" in outcome]
+    call: Any = tf.saved_model.load(str(bundle)).signatures["serving_default"]
+    (name,) = call.structured_input_signature[1]
+    batch = np.stack([pixels[outcome["key"]] for outcome in predicted])
+    given = batch[..., np.newaxis].astype(np.float32) / 255
+    (expected,) = call(**{name: tf.constant(given)}).values()
+    for outcome, scores in zip(predicted, expected.numpy(), strict=True):
+        answered = {answer["index"]: answer["score"] for answer in outcome["predictions"]}
+        found = [answered[index] for index in range(len(scores))]
+        assert np.allclose(found, scores, atol=1e-5), outcome["key"]
 
 
 def _manifest(stores: Stores, location: Location, parts: list[int]) -> list[dict[str, Any]]:

@@ -28,11 +28,10 @@ class Stores:
             return self._open[key]
 
     def _new(self, location: Location) -> Store:
-        overwrite = self._settings.storage_overwrite
         if location.scheme == "file":
             from millrace.core.storage.local import LocalStore
 
-            return LocalStore(location.root, overwrite=overwrite)
+            return LocalStore(location.root, self._settings)
         if location.scheme == "s3":
             from millrace.core.storage.s3 import S3Store
 

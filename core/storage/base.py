@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
-from millrace.core.errors import ObjectTooLarge
+from millrace.core.errors import AlreadyExists, ObjectNotFound, ObjectTooLarge
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -65,7 +66,17 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> None:
-        """Write unless something stands there: then raise AlreadyExists."""
+        """Write unless something stands there: then raise AlreadyExists.
+
+        A write whose answer was lost is tried again and may meet its own object.
+        """
+
+    def create_by_looking(self, key: str, data: bytes) -> None:
+        """`create` in two steps, for stores that know no conditional writes: not atomic."""
+        with suppress(ObjectNotFound):
+            self.head(key)
+            raise AlreadyExists(f"{key} already exists")
+        self.put(key, data)
 
     @abstractmethod
     def delete(self, key: str) -> None:

@@ -20,6 +20,7 @@ from millrace.core.errors import (
     SourceChanged,
     StorageUnavailable,
 )
+from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
 from millrace.core.storage.via_obstore import ObstoreStore
 
@@ -31,9 +32,9 @@ class LocalStore(Store):
     fetched under that key, so it ends as a `not_found` error line instead of being dropped.
     """
 
-    def __init__(self, root: str, *, overwrite: bool = False) -> None:
+    def __init__(self, root: str, settings: StorageSettings) -> None:
         self._root = root
-        self._overwrite = overwrite
+        self._settings = settings
         self._writer: ObstoreStore | None = None
 
     def __repr__(self) -> str:
@@ -119,9 +120,7 @@ class LocalStore(Store):
         if self._writer is None:
             with _translated(self._root):
                 os.makedirs(self._root, exist_ok=True)
-                self._writer = ObstoreStore(
-                    ObstoreLocal(self._root), self._root, overwrite=self._overwrite
-                )
+                self._writer = ObstoreStore(ObstoreLocal(self._root), self._root, self._settings)
         return self._writer
 
 

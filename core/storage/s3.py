@@ -8,6 +8,7 @@ normalises paths, so it rejects `a//b.jpg` and would answer for `/a.jpg` with `a
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -38,6 +39,7 @@ from millrace.core.errors import (
 )
 from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
+from millrace.core.storage.retry import retried
 from millrace.core.storage.via_obstore import (
     ObstoreStore,
     client_options,
@@ -46,6 +48,10 @@ from millrace.core.storage.via_obstore import (
 )
 
 _DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_TRICKLE_BYTES = 16 * 1024
+_LISTING_RETRIES = 5
+"""boto3 waits up to 20 s between two tries: more of them look like a command that hangs."""
+
 _MISSING = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
 
 
@@ -79,14 +85,22 @@ class S3Store(Store):
     def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         if obstore_can_express(key):
             return self._fast.get(key, if_match=if_match, max_bytes=max_bytes)
+        return retried(lambda: self._get(key, if_match, max_bytes), self._settings)
+
+    def _get(self, key: str, if_match: str | None, max_bytes: int | None) -> bytes:
         condition = {"IfMatch": if_match} if if_match else {}
+        too_late = time.monotonic() + self._settings.storage_request_timeout_s
         with self._translated(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
-            body = answer["Body"]
-            with body:
+            data = bytearray()
+            with answer["Body"] as body:
                 refuse_larger(key, answer["ContentLength"], max_bytes)
-                data: bytes = body.read()
-        return data
+                # boto3's own timeout is for each read: a body that trickles would never end.
+                while block := body.read(_TRICKLE_BYTES):
+                    data += block
+                    if time.monotonic() > too_late:
+                        raise StorageUnavailable(f"s3://{self._bucket}/{key}: the body is too slow")
+        return bytes(data)
 
     def blocks(self, key: str) -> Iterator[bytes]:
         if obstore_can_express(key):
@@ -108,7 +122,7 @@ class S3Store(Store):
         if obstore_can_express(key):
             self._fast.create(key, data)
         elif self._settings.storage_overwrite:
-            self._put(key, data)
+            self.create_by_looking(key, data)
         else:
             self._put(key, data, IfNoneMatch="*")
 
@@ -153,7 +167,7 @@ class S3Store(Store):
                 read_timeout=settings.storage_request_timeout_s,
                 retries={
                     "mode": "standard",
-                    "total_max_attempts": settings.storage_max_retries + 1,
+                    "total_max_attempts": 1 + min(settings.storage_max_retries, _LISTING_RETRIES),
                 },
                 s3={"addressing_style": addressing},
                 max_pool_connections=32,
@@ -185,7 +199,7 @@ class S3Store(Store):
             region=region,
             endpoint=endpoint,
         )
-        return ObstoreStore(store, f"s3://{self._bucket}", overwrite=settings.storage_overwrite)
+        return ObstoreStore(store, f"s3://{self._bucket}", settings)
 
     @property
     def _ca_bundle(self) -> str | None:

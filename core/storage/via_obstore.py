@@ -22,6 +22,7 @@ from millrace.core.errors import (
 )
 from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
+from millrace.core.storage.retry import BACKOFF, FIRST_WAIT_S, LONGEST_WAIT_S, retried
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")
 """What a directory says that may not be written: EPERM, EACCES, EROFS."""
+
+_ANSWERED = "Server returned"
+"""In an error of obstore after a status that means no success."""
+
+_NOT_IMPLEMENTED = "501 Not Implemented"
 
 _NOT_A_PATH = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
@@ -42,16 +48,19 @@ def obstore_can_express(key: str) -> bool:
 
 
 class ObstoreStore(Store):
-    """Any store obstore knows. `overwrite` gives up create-only writes (see settings).
+    """Any store obstore knows.
+
+    With `storage_overwrite` a create-only write looks for the object first, and of two writers
+    at the same moment the later one wins.
 
     A key that obstore cannot express names no object here: reading it is ObjectNotFound,
     writing it BadLocation.
     """
 
-    def __init__(self, store: ObjectStore, uri: str, *, overwrite: bool = False) -> None:
+    def __init__(self, store: ObjectStore, uri: str, settings: StorageSettings) -> None:
         self._store = store
         self._uri = uri
-        self._overwrite = overwrite
+        self._settings = settings
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._uri!r})"
@@ -105,9 +114,23 @@ class ObstoreStore(Store):
                     writer.write(block)
 
     def create(self, key: str, data: bytes) -> None:
+        if self._settings.storage_overwrite:
+            self.create_by_looking(key, data)
+            return
         self._must_express(key, writing=True)
-        with self._translated(key):
-            obstore.put(self._store, key, data, mode="overwrite" if self._overwrite else "create")
+
+        def create() -> None:
+            try:
+                with self._translated(key):
+                    obstore.put(self._store, key, data, mode="create")
+            except StorageUnavailable as error:
+                if _NOT_IMPLEMENTED in error.message:
+                    error.hint = "a store without If-None-Match needs MILLRACE_STORAGE_OVERWRITE=1"
+                raise
+
+        # What the store answered obstore has tried again. A request that got no answer it has
+        # not, for this one may have been carried out: then the next try meets its own object.
+        retried(create, self._settings, lambda error: _ANSWERED not in error.message)
 
     def delete(self, key: str) -> None:
         if obstore_can_express(key):
@@ -137,14 +160,14 @@ def open_url(url: str, settings: StorageSettings) -> ObstoreStore:
     Raises BadLocation if the configuration does not do.
     """
     if url.startswith("memory://"):
-        return ObstoreStore(MemoryStore(), url, overwrite=settings.storage_overwrite)
+        return ObstoreStore(MemoryStore(), url, settings)
     try:
         store = from_url(
             url, client_options=client_options(settings), retry_config=retries(settings)
         )
     except (oe.BaseError, ValueError) as error:
         raise BadLocation(f"{url}: {_line(error)}") from error
-    return ObstoreStore(store, url, overwrite=settings.storage_overwrite)
+    return ObstoreStore(store, url, settings)
 
 
 def translate(error: BaseException, what: str) -> BaseException:
@@ -180,6 +203,11 @@ def retries(settings: StorageSettings) -> RetryConfig:
     return {
         "max_retries": settings.storage_max_retries,
         "retry_timeout": timedelta(seconds=settings.storage_retry_timeout_s),
+        "backoff": {
+            "init_backoff": timedelta(seconds=FIRST_WAIT_S),
+            "max_backoff": timedelta(seconds=LONGEST_WAIT_S),
+            "base": BACKOFF,
+        },
     }
 
 

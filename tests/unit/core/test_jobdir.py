@@ -30,7 +30,7 @@ from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES
 from millrace.core.topology import chunk_object
-from tests.faults.s3_proxy import Asked, s3_proxy
+from tests.faults.s3_proxy import Asked, Cut, Fault, s3_proxy
 from tests.unit.core.support import a_spec
 
 PLAN = ChunkPlan(2)
@@ -69,10 +69,11 @@ def names(stores: Stores, output: str) -> list[str]:
 
 
 def test_the_spec_is_written_once(directory: JobDirectory, spec: JobSpec) -> None:
-    directory.create_spec(spec)
+    for _ in range(2):
+        directory.create_spec(spec)
     assert directory.read_spec() == spec
     with pytest.raises(AlreadyExists):
-        directory.create_spec(spec)
+        directory.create_spec(spec.model_copy(update={"top_k": 2}))
 
 
 def test_a_directory_without_a_job_is_not_found(directory: JobDirectory) -> None:
@@ -128,16 +129,17 @@ def test_the_same_part_may_be_written_again(directory: JobDirectory) -> None:
     assert decode_rows(directory.part_lines(0), PLAN, 0) == rows
 
 
+@pytest.mark.parametrize("fault", [500, Cut()])
 def test_a_part_whose_answer_was_lost_is_written_all_the_same(
-    s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+    s3: EmbeddedS3, bucket: str, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     lost: list[str] = []
 
-    def lose_the_first(asked: Asked) -> int | None:
+    def lose_the_first(asked: Asked) -> Fault | None:
         if asked.method != "PUT" or lost:
             return None
         lost.append(asked.path)
-        return 500
+        return fault
 
     rows = [ManifestRow("a"), ManifestRow("b")]
     with s3_proxy(s3.endpoint, afterwards=lose_the_first) as endpoint:

@@ -62,13 +62,32 @@ def clean_bucket(module_bucket: Bucket) -> Iterator[Bucket]:
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
-    if request.param == "local":
-        root = tmp_path / "store"
-        root.mkdir()
-        return LocalStore(str(root))
-    if request.param == "memory":
-        return ObstoreStore(MemoryStore(), "memory://test")
-    bucket: Bucket = request.getfixturevalue("clean_bucket")
-    return bucket.store
+    if kind == "s3":
+        bucket: Bucket = request.getfixturevalue("clean_bucket")
+        return bucket.store
+    return _in_this_process(kind, tmp_path, StorageSettings.load())
+
+
+@pytest.fixture
+def looking(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same, as for a store without conditional writes."""
+    settings = StorageSettings.load(storage_overwrite=True)
+    if kind == "s3":
+        return S3Store(request.getfixturevalue("clean_bucket").name, settings)
+    return _in_this_process(kind, tmp_path, settings)
+
+
+def _in_this_process(kind: str, tmp_path: Path, settings: StorageSettings) -> Store:
+    if kind == "memory":
+        return ObstoreStore(MemoryStore(), "memory://test", settings)
+    root = tmp_path / "store"
+    root.mkdir()
+    return LocalStore(str(root), settings)

@@ -54,6 +54,13 @@ def test_the_first_writer_wins_and_the_second_is_told(store: Store) -> None:
     assert store.get("a") == b"first"
 
 
+def test_without_conditional_writes_the_first_writer_wins_too(looking: Store) -> None:
+    looking.create("a/b", b"first")
+    with pytest.raises(AlreadyExists):
+        looking.create("a/b", b"second")
+    assert looking.get("a/b") == b"first"
+
+
 def test_an_empty_object_counts_as_standing(store: Store) -> None:
     store.create("_SUCCESS", b"")
     with pytest.raises(AlreadyExists):

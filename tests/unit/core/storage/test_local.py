@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound, SourceChanged
+from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES
 from millrace.core.storage.local import LocalStore
+
+SETTINGS = StorageSettings.load()
 
 CLIMBING = [
     "/a.jpg",
@@ -40,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(root: Path) -> LocalStore:
-    return LocalStore(str(root))
+    return LocalStore(str(root), SETTINGS)
 
 
 def test_an_object_is_a_file(root: Path, store: LocalStore) -> None:
@@ -93,24 +96,24 @@ def test_a_file_name_that_is_not_utf8_is_listed_with_its_bytes_spelled_out(
 
 def test_a_directory_that_is_not_there_cannot_be_listed(tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound, match="is not a directory"):
-        list(LocalStore(str(tmp_path / "nowhere")).list())
+        list(LocalStore(str(tmp_path / "nowhere"), SETTINGS).list())
 
 
 def test_a_file_cannot_be_listed(root: Path) -> None:
     (root / "file").touch()
     with pytest.raises(ObjectNotFound, match="is not a directory"):
-        list(LocalStore(str(root / "file")).list())
+        list(LocalStore(str(root / "file"), SETTINGS).list())
 
 
 def test_writing_makes_the_directories_it_needs(tmp_path: Path) -> None:
-    store = LocalStore(str(tmp_path / "new" / "store"))
+    store = LocalStore(str(tmp_path / "new" / "store"), SETTINGS)
     store.create("a/b/c", b"one")
     assert store.get("a/b/c") == b"one"
 
 
 def test_reading_makes_no_directory(tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound):
-        LocalStore(str(tmp_path / "nowhere")).get("a")
+        LocalStore(str(tmp_path / "nowhere"), SETTINGS).get("a")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -221,13 +224,6 @@ def test_a_stream_that_fails_leaves_no_file_aside(root: Path, store: LocalStore)
     with pytest.raises(CorruptRecord):
         store.put("errors.jsonl", lines())
     assert os.listdir(root) == []
-
-
-def test_overwriting_gives_up_create_only_writes(root: Path) -> None:
-    store = LocalStore(str(root), overwrite=True)
-    store.create("a", b"one")
-    store.create("a", b"two")
-    assert store.get("a") == b"two"
 
 
 def test_deleting_all_leaves_no_empty_directories(root: Path, store: LocalStore) -> None:

@@ -151,7 +151,7 @@ def test_a_key_is_written_as_boto3_would_read_it(clean_bucket: Bucket, key: str)
 @given(st.text(st.sampled_from("ab./\x01\x1f\x7f %é\\"), min_size=1, max_size=6))
 def test_obstore_is_asked_only_for_keys_it_takes_verbatim(key: str) -> None:
     store = MemoryStore()
-    via = ObstoreStore(store, "memory://test")
+    via = ObstoreStore(store, "memory://test", StorageSettings.load())
     if obstore_can_express(key):
         via.create(key, b"")
         assert [item.key for item in via.list()] == [key]
@@ -396,13 +396,6 @@ def test_obstore_is_told_any_other_endpoint_of_amazon(
 def test_opening_a_store_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     assert repr(S3Store("photos", impatient())) == "S3Store('photos')"
-
-
-def test_overwriting_gives_up_create_only_writes(clean_bucket: Bucket) -> None:
-    store = S3Store(clean_bucket.name, StorageSettings.load(storage_overwrite=True))
-    store.create("a", b"one")
-    store.create("a", b"two")
-    assert store.get("a") == b"two"
 
 
 OWN_WORDS = (

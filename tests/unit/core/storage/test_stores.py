@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from millrace.core.errors import AlreadyExists
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.local import LocalStore
@@ -34,17 +31,3 @@ def test_keys_start_at_the_root_and_not_at_the_prefix() -> None:
     stores = Stores(StorageSettings.load())
     stores.open(Location.parse("memory://photos/2024")).put("2024/a.jpg", b"one")
     assert stores.open(Location.parse("memory://photos")).get("2024/a.jpg") == b"one"
-
-
-def test_create_only_writes_are_given_up_where_the_settings_say(tmp_path: Path) -> None:
-    for overwrite in (False, True):
-        stores = Stores(StorageSettings.load(storage_overwrite=overwrite))
-        for url in (str(tmp_path / str(overwrite)), "memory://m"):
-            store = stores.open(Location.parse(url))
-            store.create("a", b"one")
-            if overwrite:
-                store.create("a", b"two")
-            else:
-                with pytest.raises(AlreadyExists):
-                    store.create("a", b"two")
-            assert store.get("a") == (b"two" if overwrite else b"one")
