@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := core models export producer worker cli
 
-.PHONY: demo test unit integration acceptance chaos lint format env clean
+.PHONY: demo test unit integration acceptance chaos soak lint format env clean
 
 demo: env
 	$(BIN)/millrace demo
@@ -25,6 +25,10 @@ acceptance: env
 
 chaos: env
 	$(BIN)/python -m pytest tests/chaos
+
+# Ten minutes of random faults; SOAK="--minutes 1 --seed 7" for others.
+soak: env
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 lint: env .types/millrace
 	$(BIN)/ruff check .

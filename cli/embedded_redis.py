@@ -22,6 +22,7 @@ class EmbeddedRedis(EmbeddedServer):
     name = "redis-server"
     unavailable = RedisUnavailable
     starts_within_s = 10.0
+    persistence = "appendonly no"
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class EmbeddedRedis(EmbeddedServer):
     def _start(self, directory: Path) -> Child:
         config = (
             f"port {self.port}\nbind 127.0.0.1\nrequirepass {self._password}\n"
-            f'dir "{directory}"\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
+            f'dir "{directory}"\nsave ""\n{self.persistence}\nmaxmemory-policy noeviction\n'
         )
         # The password goes through standard input, where `ps` does not show it.
         return Child([find_redis_server(), "-"], stdin=config.encode(), log=directory / "log")

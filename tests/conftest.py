@@ -14,7 +14,7 @@ from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.core.redis_client import RedisClient
 from millrace.core.services import Services
 from millrace.core.settings import Settings
-from tests.support import REAL
+from tests.support import REAL, export_tiny
 
 
 @pytest.fixture(scope="session")
@@ -69,33 +69,9 @@ def bucket(s3: EmbeddedS3) -> str:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with `tiny:1`: random weights, 8 × 8 grey pixels, 4 classes."""
-    from millrace.core.load_tensorflow import load_tensorflow
-
-    load_tensorflow()
-    import keras
-
-    from millrace.export import export_keras
-
-    keras.utils.set_random_seed(7)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(4, activation="softmax"),
-        ]
-    )
+    """A model repository with `tiny:1`."""
     path = tmp_path_factory.mktemp("repository")
-    export_keras(
-        model,
-        name="tiny",
-        version="1",
-        repository=str(path),
-        labels=["north", "east", "south", "west"],
-        scale="0,255",
-        channels="L",
-    )
+    export_tiny(path)
     return path
 
 

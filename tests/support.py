@@ -153,3 +153,32 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
 
 def random_pixels(seed: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def export_tiny(repository: Path) -> None:
+    """Put `tiny:1` there: random weights, 8 × 8 grey pixels, 4 classes."""
+    from millrace.core.load_tensorflow import load_tensorflow
+
+    load_tensorflow()
+    import keras
+
+    from millrace.export import export_keras
+
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    export_keras(
+        model,
+        name="tiny",
+        version="1",
+        repository=str(repository),
+        labels=["north", "east", "south", "west"],
+        scale="0,255",
+        channels="L",
+    )

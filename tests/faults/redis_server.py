@@ -1,0 +1,59 @@
+"""A redis-server that dies, freezes, fills up, and comes back with or without its data."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import redis
+
+from millrace.cli.child import Child
+from millrace.cli.embedded_redis import EmbeddedRedis
+
+
+class MortalRedis(EmbeddedRedis):
+    """Comes back at the same address: empty, or as it was with `append_only`."""
+
+    def __init__(self, *, append_only: bool = False) -> None:
+        super().__init__()
+        self.persistence = "appendonly yes" if append_only else "appendonly no"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def raw(self) -> redis.Redis:
+        """A connection for a test's own use."""
+        return redis.Redis.from_url(self.url)
+
+    def die(self) -> None:
+        """SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._child.stop()
+
+    def shut_down(self) -> None:
+        """As an operator stops it."""
+        self._child.stop()
+
+    def come_back(self) -> None:
+        self._server = self._start(self._directory)
+        assert self._server.wait_until(self._answers, self.starts_within_s) is None
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def fill_up(self) -> None:
+        """Nothing that takes memory is written any more."""
+        self.raw.config_set("maxmemory", "1mb")
+
+    def make_room(self) -> None:
+        self.raw.config_set("maxmemory", 0)
+
+    @property
+    def _child(self) -> Child:
+        assert self._server is not None
+        return self._server
