@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from millrace.core.errors import ItemError, Stage
 from millrace.core.log import get_logger
 
 log = get_logger(__name__)
@@ -127,6 +128,9 @@ class MicroBatcher:
         if isinstance(error, self._out_of_memory):
             self._size, self._calm = max(1, len(batch) // 2), 0
             log.warning("out of memory; smaller batches", batch_size=self._size)
+            error = ItemError(
+                Stage.INFER, "out_of_memory", f"no room even for one: {error}"[:300], retryable=True
+            )
         if len(batch) == 1:
             _hand_back(batch[0][1], error, 0)
             return
