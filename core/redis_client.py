@@ -84,6 +84,11 @@ def translate(error: RedisError, display: str) -> MillraceError:
         return AccessDenied(f"Redis at {display} refused: {error}")
     if isinstance(error, BusyLoadingError):
         return RedisUnavailable(f"Redis at {display} is still loading its data")
+    if isinstance(error, ConnectionError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return RedisUnavailable(
+            f"Redis at {display} shows a certificate that is not trusted: {error}",
+            hint="rediss://HOST:PORT/DB?ssl_ca_certs=FILE names the authority to trust",
+        )
     if isinstance(error, ConnectionError | TimeoutError):
         return RedisUnavailable(
             f"cannot reach Redis at {display}",

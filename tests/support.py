@@ -88,7 +88,7 @@ def running_worker(
     It is stopped at the end if it has not ended by itself; `ready=None` does not wait.
     """
     redis = RedisClient(Settings.load(redis_url=env["MILLRACE_REDIS_URL"]))
-    before = _ready_workers(redis)
+    before = set() if ready is None else _ready_workers(redis)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*MILLRACE, "worker", *arguments],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -18,8 +19,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class TcpProxy:
     """Forwards to one server what comes in on `port`. Faults hold until `heal`."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls`, clients must speak it; to the server it is plain."""
         self._target = host, port
+        self._tls = tls
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._flowing = threading.Event()
@@ -69,6 +72,8 @@ class TcpProxy:
                 try:
                     if self._refusing:
                         raise ConnectionRefusedError
+                    if self._tls is not None:
+                        client = self._tls.wrap_socket(client, server_side=True)
                     server = socket.create_connection(self._target, 5)
                 except OSError:
                     _reset(client)
@@ -103,8 +108,8 @@ def _reset(end: socket.socket) -> None:
 
 
 @contextmanager
-def tcp_proxy(host: str, port: int) -> Iterator[TcpProxy]:
-    proxy = TcpProxy(host, port)
+def tcp_proxy(host: str, port: int, tls: ssl.SSLContext | None = None) -> Iterator[TcpProxy]:
+    proxy = TcpProxy(host, port, tls)
     try:
         yield proxy
     finally:
