@@ -57,7 +57,10 @@ def restore(
     ended early, or the directory is a copy; CorruptRecord if an object is not its chunk's outcome.
     """
     spec = _spec(directory)
-    services.jobs.restore(spec, _read(spec, directory, progress))
+    read = _read(spec, directory, progress)
+    if read.listing_complete:
+        directory.complete_manifest(read.parts, read.total)  # its producer may have died before
+    services.jobs.restore(spec, read)
     directory.delete_success()  # until it is finalized again
     look_after(services, spec.job_id)
     services.feeder.feed(spec)

@@ -652,6 +652,7 @@ def test_a_lost_and_half_listed_job_is_restored_and_listed(
     if not record.listing_complete:
         assert job.status().health == "no_producer"
         go_on(services, "j")
+    assert half.directory.manifest_size() == (3, 10)
     assert sorted(half.keys) == [f"{n}.jpg" for n in range(10)]
     half.finish()
 
