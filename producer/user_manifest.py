@@ -10,10 +10,10 @@ import orjson
 
 from millrace.core.errors import BadLocation, BadManifest
 from millrace.core.manifest import ManifestRow
+from millrace.core.sizes import MAX_LINE_BYTES
 from millrace.core.storage import Location, Stores
 
 MAX_KEY_BYTES = 1024
-MAX_LINE_BYTES = 64 * 1024
 
 
 def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[ManifestRow]:
