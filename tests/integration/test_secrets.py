@@ -20,6 +20,7 @@ from millrace.core.errors import BadLocation, ExitCode
 from millrace.core.storage import Location
 from tests.support import (
     MILLRACE,
+    RunningWorker,
     millrace,
     random_pixels,
     running_worker,
@@ -80,6 +81,10 @@ def everything_in(client: redis.Redis) -> bytes:
     return b"\n".join(key + repr(readers[client.type(key)](key)).encode() for key in keys)
 
 
+def await_line(worker: RunningWorker, text: str) -> None:
+    wait_until(lambda: text in worker.log, 30, f"the worker says {text!r}")
+
+
 def both(*processes: tuple[list[str], dict[str, str]]) -> list[tuple[int, str]]:
     """Commands side by side: exit codes, and all they say."""
     running = [
@@ -131,7 +136,7 @@ def test_a_job_tells_no_secret(
         ]
         run("status", "j", "--watch", "--json")
         for worker in workers:
-            wait_until(lambda worker=worker: "ready" in worker.log, 30, "the worker is ready")
+            await_line(worker, "ready")
         commands = [["results", "j"], ["errors", "j"], ["verify", "j"], ["doctor"], ["workers"]]
         ended = both(*((command, env | {"MILLRACE_LOG_FORMAT": "json"}) for command in commands))
         said |= {" ".join(c): text for c, (_, text) in zip(commands, ended, strict=True)}
@@ -139,9 +144,9 @@ def test_a_job_tells_no_secret(
         raw.close()
         own_redis.__exit__(None, None, None)
         for worker in workers:
-            wait_until(lambda worker=worker: "cannot reach Redis" in worker.log, 20)
+            await_line(worker, "cannot reach Redis")
         for worker in workers:
-            wait_until(lambda worker=worker: "Cannot connect to" in worker.log, 20)
+            await_line(worker, "Cannot connect to")
         run("jobs")
     said |= {f"{form}.log": (tmp_path / f"{form}.log").read_text() for form in FORMS}
     assert "in/broken.png" in said["errors j"]

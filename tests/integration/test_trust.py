@@ -44,6 +44,10 @@ def services(env: dict[str, str]) -> Services:
     )
 
 
+def await_end(services: Services, job: str) -> None:
+    wait_until(lambda: services.jobs.record(job).state.terminal, 20, f"the end of {job}")
+
+
 def replace_manifest(services: Services, spec: JobSpec, keys: list[str]) -> None:
     """What somebody could do who may write to the job's directory, and to nothing else."""
     body = encode_rows([ManifestRow(key) for key in keys])
@@ -99,7 +103,7 @@ def test_a_manifest_names_nothing_outside_the_input(
         replace_manifest(services, services.jobs.spec(job), keys)
     with running_worker("--model", "tiny", env=env, log=tmp_path / "log"):
         for job in ("on-s3", "on-disk"):
-            wait_until(lambda job=job: services.jobs.record(job).state.terminal, 20, job)
+            await_end(services, job)
     found = outcomes(services, "on-s3")
     assert found.pop("in/a.png") == "ok"
     # A key of S3 is no path: this one lies under `in/`, and there is no such object.
@@ -158,7 +162,7 @@ def test_a_record_that_is_not_the_job_s_is_refused(
     )
     with running_worker("--model", "tiny", env=env, log=tmp_path / "log") as worker:
         for job in jobs:
-            wait_until(lambda job=job: services.jobs.record(job).state.terminal, 20, job)
+            await_end(services, job)
         assert "in Redis is not what" in worker.log
     good = services.jobs.record("good")
     assert good.counts.succeeded == 1
