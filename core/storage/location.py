@@ -11,7 +11,6 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from millrace.core.errors import BadLocation
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PRESIGNED = re.compile(r"(?i)[?&](x-(amz|goog)-[a-z-]+|awsaccesskeyid|signature|sig)=")
 
 _CREDENTIALS = "storage credentials are read from the environment: docs/configuration.md"
@@ -44,7 +43,7 @@ class Location:
         if "\x00" in text:
             raise BadLocation("a location cannot hold a NUL character")
         scheme, separator, rest = text.partition("://")
-        if not separator or not _SCHEME.fullmatch(scheme):
+        if not separator or "/" in scheme:
             return cls("file", os.path.abspath(os.path.expanduser(text)))
         shown = without_secrets(text)
         if _PRESIGNED.search(text):

@@ -18,6 +18,7 @@ from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.cli.embedded_server import free_port
 from millrace.core.errors import BadLocation, ExitCode
 from millrace.core.storage import Location
+from tests.faults.s3_proxy import s3_proxy
 from tests.support import (
     MILLRACE,
     RunningWorker,
@@ -27,7 +28,6 @@ from tests.support import (
     wait_until,
     write_png,
 )
-from tests.unit.core.s3_proxy import s3_proxy
 
 SECRETS = {
     "message key": "message-key-0b5f",

@@ -32,13 +32,8 @@ from millrace.core.record import Counts, JobRecord, TimingTotals, initial_fields
 from millrace.core.services import Services
 from millrace.core.status import status_of
 from millrace.core.topology import JobKeys
-<<<<<<< HEAD
 from tests.faults.s3_proxy import Asked, s3_proxy
-from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, standing_job
-=======
-from tests.unit.core.s3_proxy import Asked, s3_proxy
 from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, created, standing_job
->>>>>>> b39524a (Storage decides what a job may touch: records are checked against job.json, rows against the input)
 
 QUEUE = "millrace.tiny"
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")

@@ -188,7 +188,7 @@ def test_a_link_may_lead_anywhere_within_the_directory(
     (root / "a/photo.jpg").write_bytes(b"one")
     (root / "b/photo.jpg").symlink_to("../a/photo.jpg")
     (root / "c").symlink_to("a")
-    for place in (store, LocalStore(str(tmp_path / "name"))):
+    for place in (store, LocalStore(str(tmp_path / "name"), StorageSettings())):
         assert place.get("b/photo.jpg") == place.get("c/photo.jpg") == b"one"
         place.put("c/new.jpg", b"two")
         assert place.get("a/new.jpg") == b"two"
