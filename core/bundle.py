@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.core.card import CARD_FILE, LABELS_FILE, MAX_CARD_BYTES, Card
+from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound
+from millrace.core.sizes import MAX_CARD_BYTES, MAX_LABELS_BYTES
 
 SAVED_MODEL = "saved_model.pb"
 
@@ -42,8 +43,7 @@ def read_bundle(path: Path) -> Bundle:
             f"{path} is a SavedModel without a card",
             hint="use --saved-model PATH --name NAME with --size, --scale, … to say how to use it",
         )
-    if card_file.stat().st_size > MAX_CARD_BYTES:
-        raise ModelError(f"{card_file} is larger than {MAX_CARD_BYTES} bytes")
+    _refuse_larger(card_file, MAX_CARD_BYTES)
     card = Card.read(card_file.read_bytes(), str(card_file))
     return Bundle(path, card, read_labels(path / LABELS_FILE))
 
@@ -52,11 +52,17 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """The lines of a labels file; empty if there is none. Raises ModelError."""
     if not path.exists():
         return ()
+    _refuse_larger(path, MAX_LABELS_BYTES)
     try:
         text = path.read_text(encoding="utf-8-sig").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: {error}") from error
     return tuple(text.split("\n")) if text else ()
+
+
+def _refuse_larger(path: Path, limit: int) -> None:
+    if path.stat().st_size > limit:
+        raise ModelError(f"{path} is larger than {limit} bytes")
 
 
 def compute_digest(path: Path, card: Card, labels: Sequence[str] = ()) -> str:

@@ -17,7 +17,6 @@ from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 
 CARD_FILE = "assets.extra/millrace.json"
 LABELS_FILE = "assets.extra/labels.txt"
-MAX_CARD_BYTES = 1024 * 1024
 
 
 class _Frozen(BaseModel):

@@ -11,6 +11,7 @@
     │   ├── ModelNotFound
     │   └── ObjectNotFound    a bucket, directory or object
     ├── AccessDenied          storage or Redis refused the credentials
+    │   └── OutsideRoot       a key or link that leads out of the place the job declares
     ├── Conflict
     │   ├── JobConflict       the job id stands for another spec
     │   └── AlreadyExists     a create-only write met an object
@@ -20,6 +21,7 @@
     ├── SourceChanged         the object's ETag is no longer the listed one
     ├── ObjectTooLarge        over the configured size limit
     ├── CorruptRecord         Redis or the job directory holds something not ours
+    │   └── SpecMismatch      the record in Redis is not what job.json says
     ├── WaitTimeout           the job did not end in time
     ├── BadMessage            a queue entry that is not a chunk message
     ├── MissingExtra          an optional library is not installed
@@ -120,6 +122,12 @@ class AccessDenied(MillraceError):
     exit_code = ExitCode.ACCESS_DENIED
 
 
+class OutsideRoot(AccessDenied):
+    """A key or link that leads out of the place the job declares."""
+
+    code = "outside_root"
+
+
 class Conflict(MillraceError):
     """What is asked contradicts what stands."""
 
@@ -174,6 +182,12 @@ class CorruptRecord(MillraceError):
     """Redis or the job directory holds something millrace did not write there."""
 
     code = "corrupt_record"
+
+
+class SpecMismatch(CorruptRecord):
+    """The job's record in Redis asks for something else than its `job.json`."""
+
+    code = "spec_mismatch"
 
 
 class WaitTimeout(MillraceError):

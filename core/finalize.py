@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import MillraceError
+from millrace.core.errors import MillraceError, SpecMismatch
 from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
@@ -52,18 +52,26 @@ class Finalizer:
             reason = ended.record.reason
             try:
                 self._publish(ended, keep_lock)
+            except SpecMismatch as error:
+                log.error("nothing is published for a foreign record", job=job, error=error.message)
+                unusable = Reason.JOB_DIRECTORY_UNUSABLE
+                ended = replace(
+                    ended, record=replace(ended.record, state=JobState.FAILED, reason=unusable)
+                )
             except MillraceError as error:
                 if reason != Reason.JOB_DIRECTORY_UNUSABLE:
                     raise
                 log.warning("nothing could be published", job=job, error=error.message)
             concluded = self._store.conclude(ended.record)
         if concluded:
-            log.info("the job ended", job=job, state=str(ended.record.state), reason=reason)
+            state, reason = ended.record.state, ended.record.reason
+            log.info("the job ended", job=job, state=str(state), reason=reason)
         return concluded
 
     def _publish(self, ended: Snapshot, keep_lock: Callable[[], None]) -> None:
         record = ended.record
         directory = JobDirectory(self._stores, record.spec.directory)
+        directory.confirm(record.spec)
         failed = set_bits(self._store.failed_bitmap(record.spec.job_id))
         lines = directory.error_lines(record.spec.plan, now_and_then(keep_lock, failed))
         directory.put_errors(line + b"\n" for line in lines)

@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
 import orjson
 
-from millrace.core.chunks import ChunkPlan
-from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound
+from millrace.core.chunks import PART_ROWS, ChunkPlan
+from millrace.core.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    ObjectNotFound,
+    ObjectTooLarge,
+    SpecMismatch,
+)
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow, decode_row, encode_rows
 from millrace.core.outcome import decode_outcome
+from millrace.core.sizes import (
+    MAX_CHUNK_BYTES,
+    MAX_COMPLETE_BYTES,
+    MAX_ERROR_LINE_BYTES,
+    MAX_PART_BYTES,
+    MAX_SPEC_BYTES,
+    MAX_SUMMARY_BYTES,
+)
 from millrace.core.storage import Location, Store, Stores
+from millrace.core.storage.base import refuse_larger
 from millrace.core.topology import (
     ERRORS_FILE,
     JOB_FILE,
@@ -53,13 +69,26 @@ class JobDirectory:
         self._create(JOB_FILE, spec.model_dump_json(indent=2).encode())
 
     def read_spec(self) -> JobSpec:
-        return JobSpec.from_json(self._store.get(self._prefix + JOB_FILE))
+        return JobSpec.from_json(self._get(JOB_FILE, MAX_SPEC_BYTES))
+
+    def confirm(self, spec: JobSpec) -> None:
+        """Check a spec that came from Redis against what the producer wrote into storage.
+
+        Redis is easier to write to: without this, whoever can would choose what is read, where
+        it is written, and what is deleted. Raises SpecMismatch.
+        """
+        if self.read_spec() != spec:
+            raise SpecMismatch(
+                f"the record of job {spec.job_id} in Redis is not what {self.uri(JOB_FILE)} says"
+            )
 
     # --- the manifest ---
 
     def create_part(self, part: int, rows: Iterable[ManifestRow]) -> None:
-        """Write a part, once. Raises AlreadyExists if another one stands."""
-        self._create(manifest_part(part), encode_rows(rows))
+        """Write a part, once. Raises AlreadyExists if another one stands, ObjectTooLarge."""
+        name, body = manifest_part(part), encode_rows(rows)
+        refuse_larger(name, len(body), MAX_PART_BYTES)  # nobody would read it
+        self._create(name, body)
 
     def complete_manifest(self, parts: int, images: int) -> None:
         """Say that the manifest is whole. Saying it again is harmless."""
@@ -69,7 +98,7 @@ class JobDirectory:
     def manifest_size(self) -> tuple[int, int] | None:
         """Parts and images of a whole manifest; None while more may come. Raises CorruptRecord."""
         try:
-            text = self._store.get(self._prefix + MANIFEST_COMPLETE)
+            text = self._get(MANIFEST_COMPLETE, MAX_COMPLETE_BYTES)
         except ObjectNotFound:
             return None
         try:
@@ -79,8 +108,12 @@ class JobDirectory:
             raise CorruptRecord(f"{self.uri(MANIFEST_COMPLETE)}: {error!r}") from None
 
     def part_lines(self, part: int) -> list[bytes]:
-        """The undecoded lines of a manifest part."""
-        return self._store.get(self._prefix + manifest_part(part)).splitlines()
+        """The undecoded lines of a manifest part. Raises CorruptRecord if there are too many."""
+        name = manifest_part(part)
+        lines = self._get(name, MAX_PART_BYTES).splitlines()
+        if len(lines) > PART_ROWS:
+            raise CorruptRecord(f"{self.uri(name)}: {len(lines)} rows, over {PART_ROWS}")
+        return lines
 
     def delete_part(self, part: int) -> None:
         """Remove a part that never became one of the job's."""
@@ -99,11 +132,12 @@ class JobDirectory:
 
     def create_chunk(self, plan: ChunkPlan, chunk: int, body: bytes) -> bytes:
         """Commit a chunk's outcome and return what stands: `body`, or what came first."""
-        name = self._prefix + chunk_object(plan.part_of(chunk), chunk)
+        name = chunk_object(plan.part_of(chunk), chunk)
+        refuse_larger(name, len(body), MAX_CHUNK_BYTES)  # nobody would read it
         try:
-            self._store.create(name, body)
+            self._store.create(self._prefix + name, body)
         except AlreadyExists:
-            return self._store.get(name)
+            return self._get(name, MAX_CHUNK_BYTES)
         return body
 
     def _create(self, name: str, body: bytes) -> None:
@@ -111,8 +145,11 @@ class JobDirectory:
         try:
             self._store.create(self._prefix + name, body)
         except AlreadyExists:
-            if self._store.get(self._prefix + name) != body:
-                raise
+            # What is longer is another object, and need not be read.
+            with suppress(ObjectTooLarge):
+                if self._get(name, len(body)) == body:
+                    return
+            raise
 
     def delete_chunk(self, plan: ChunkPlan, chunk: int) -> None:
         """Remove a chunk's object, which is not this chunk's outcome, so that it can run again."""
@@ -125,7 +162,7 @@ class JobDirectory:
     def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
         """A chunk's committed outcome, or None."""
         try:
-            return self._store.get(self._prefix + chunk_object(plan.part_of(chunk), chunk))
+            return self._get(chunk_object(plan.part_of(chunk), chunk), MAX_CHUNK_BYTES)
         except ObjectNotFound:
             return None
 
@@ -199,7 +236,7 @@ class JobDirectory:
     def read_summary(self) -> dict[str, Any] | None:
         """What the finalizer wrote, or None while it has not. Raises CorruptRecord."""
         try:
-            text = self._store.get(self._prefix + SUMMARY_FILE)
+            text = self._get(SUMMARY_FILE, MAX_SUMMARY_BYTES)
         except ObjectNotFound:
             return None
         try:
@@ -223,12 +260,18 @@ class JobDirectory:
     def put_success(self) -> None:
         self._store.put(self._prefix + SUCCESS_FILE, b"")
 
+    def _get(self, name: str, max_bytes: int) -> bytes:
+        """One of its objects, if it is no larger than that. Raises ObjectTooLarge."""
+        return self._store.get(self._prefix + name, max_bytes=max_bytes)
+
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in blocks:
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
+        if len(rest) > MAX_ERROR_LINE_BYTES:
+            raise CorruptRecord(f"{ERRORS_FILE}: a line of over {MAX_ERROR_LINE_BYTES} bytes")
     if rest:
         yield rest
 

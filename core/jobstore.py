@@ -11,11 +11,19 @@ from typing import Any
 from redis.exceptions import LockNotOwnedError, RedisError, WatchError
 
 from millrace.core.bitmaps import bitmap
-from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
+from millrace.core.errors import CorruptRecord, JobConflict
 from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
 from millrace.core.periodic import Periodic
-from millrace.core.record import JobRecord, from_ms, initial_fields, to_ms
+from millrace.core.record import (
+    JobRecord,
+    from_ms,
+    initial_fields,
+    no_job,
+    record_of,
+    spec_of,
+    to_ms,
+)
 from millrace.core.redis_client import RedisClient
 from millrace.core.topology import JOBS, JobKeys, QueueKeys
 
@@ -124,7 +132,7 @@ class JobStore:
         with self.redis.errors():
             state = self.redis.script(script)(keys=[JobKeys(job).record], args=[*args]).decode()
         if not state:
-            raise _no_job(job)
+            raise no_job(job)
         return JobState(state)
 
     def delete(self, spec: JobSpec) -> None:
@@ -258,17 +266,13 @@ class JobStore:
         """The job's record. Raises JobNotFound."""
         with self.redis.errors():
             fields = self.redis.raw.hgetall(JobKeys(job).record)
-        if not fields:
-            raise _no_job(job)
-        return JobRecord.read(fields)
+        return record_of(job, fields)
 
     def spec(self, job: str) -> JobSpec:
         """The job's spec alone. Raises JobNotFound."""
         with self.redis.errors():
             text = self.redis.raw.hget(JobKeys(job).record, "spec")
-        if text is None:
-            raise _no_job(job)
-        return JobSpec.from_json(text)
+        return spec_of(job, text)
 
     def snapshot(self, job: str) -> Snapshot:
         """The record and all that a status shows beside it. Raises JobNotFound."""
@@ -283,9 +287,7 @@ class JobStore:
             pipe.hvals(keys.owners)
             pipe.time()
             has_producer, fields, errors, samples, pace, owners, now = pipe.execute()
-            if not fields:
-                raise _no_job(job)
-            record = JobRecord.read(fields)
+            record = record_of(job, fields)
             now_ms = now[0] * 1000 + now[1] // 1000
             live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
         try:
@@ -340,7 +342,3 @@ class JobStore:
 def _pace_entry(entry: bytes) -> tuple[int, int]:
     ms, _, images = entry.partition(b" ")
     return int(ms), int(images)
-
-
-def _no_job(job: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job!r}", hint="`millrace jobs` lists them")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from millrace.core.errors import CorruptRecord
+from millrace.core.sizes import MAX_LINE_BYTES
 
 
 class ManifestRow(NamedTuple):
@@ -29,6 +30,8 @@ def encode_rows(rows: Iterable[ManifestRow]) -> bytes:
 
 def decode_row(line: bytes) -> ManifestRow:
     """One manifest line. Raises CorruptRecord."""
+    if len(line) > MAX_LINE_BYTES:
+        raise CorruptRecord(f"a manifest line of {len(line)} bytes, over {MAX_LINE_BYTES}")
     try:
         fields = orjson.loads(line)
         row = ManifestRow(fields["key"], fields["etag"], fields["size"])

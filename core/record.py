@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from millrace.core.errors import CorruptRecord
+from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import JobSpec, JobState
 from millrace.core.limits import ErrorThreshold, parse_deadline
 
@@ -128,6 +128,33 @@ class JobRecord:
             completed_at=when("completed_ms"),
             deadline=when("deadline_ms"),
         )
+
+
+def record_of(job: str, fields: dict[bytes, bytes]) -> JobRecord:
+    """The record that stands at a job's key. Raises JobNotFound, CorruptRecord."""
+    if not fields:
+        raise no_job(job)
+    record = JobRecord.read(fields)
+    _must_be_of(job, record.spec)
+    return record
+
+
+def spec_of(job: str, text: bytes | None) -> JobSpec:
+    """The spec that stands in a job's record. Raises JobNotFound, CorruptRecord."""
+    if text is None:
+        raise no_job(job)
+    spec = JobSpec.from_json(text)
+    _must_be_of(job, spec)
+    return spec
+
+
+def _must_be_of(job: str, spec: JobSpec) -> None:
+    if spec.job_id != job:
+        raise CorruptRecord(f"the record of job {job} holds the spec of {spec.job_id}")
+
+
+def no_job(job: str) -> JobNotFound:
+    return JobNotFound(f"there is no job {job!r}", hint="`millrace jobs` lists them")
 
 
 def initial_fields(spec: JobSpec) -> dict[str, str | int | float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,6 +33,9 @@ from millrace.core.errors import (
     UsageError,
 )
 from millrace.core.settings import Settings
+
+_DENIED_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
+"""What Redis 6.2, and 7 and later, call a command or key that a script's caller may not use."""
 
 
 class RedisClient:
@@ -80,8 +84,18 @@ class RedisClient:
 
 def translate(error: RedisError, display: str) -> MillraceError:
     """The millrace error a redis-py error means."""
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return AccessDenied(f"Redis at {display} refused: {error}")
+    if isinstance(error, AuthenticationError):
+        return AccessDenied(
+            f"Redis at {display} refused the user and password, or wants some",
+            hint="MILLRACE_REDIS_URL=redis://[USER]:PASSWORD@HOST:PORT/DB",
+        )
+    if isinstance(error, AuthorizationError | NoPermissionError) or _DENIED_IN_SCRIPT.search(
+        str(error)
+    ):
+        return AccessDenied(
+            f"Redis at {display} refused: {error}",
+            hint="deploy/redis/users.sh grants what producers and workers need",
+        )
     if isinstance(error, BusyLoadingError):
         return RedisUnavailable(f"Redis at {display} is still loading its data")
     if isinstance(error, ConnectionError) and "CERTIFICATE_VERIFY_FAILED" in str(error):

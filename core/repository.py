@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.core.card import CARD_FILE, MAX_CARD_BYTES, Card
+from millrace.core.card import CARD_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound, ObjectNotFound
 from millrace.core.model_ref import ModelRef
+from millrace.core.sizes import MAX_CARD_BYTES
 from millrace.core.storage import Location, ObjectInfo, Stores
 from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 

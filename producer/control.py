@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from millrace.core.claims import free_expired
 from millrace.core.errors import AccessDenied, JobConflict, NotFound, StorageUnavailable
-from millrace.core.job import JobState, Priority, Reason
+from millrace.core.job import JobSpec, JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
 from millrace.core.services import Services
@@ -49,15 +49,22 @@ def set_priority(services: Services, job: str, priority: Priority) -> None:
 
 def delete(services: Services, job: str, *, outputs: bool = False) -> int:
     """Forget a job that has ended, and with `outputs` remove its directory; returns how many
-    objects were removed. Raises JobNotFound; JobConflict if the job has not ended."""
+    objects were removed. Raises JobNotFound; JobConflict if the job has not ended; with `outputs`
+    SpecMismatch, or ObjectNotFound, if what would be removed is not its directory."""
     record = services.jobs.record(job)
     if not record.state.terminal:
         raise JobConflict(
             f"job {job} is {record.state}", hint=f"end it first:  millrace cancel {job}"
         )
-    removed = JobDirectory(services.stores, record.spec.directory).remove() if outputs else 0
+    removed = _remove(services, record.spec) if outputs else 0
     services.jobs.delete(record.spec)
     return removed
+
+
+def _remove(services: Services, spec: JobSpec) -> int:
+    directory = JobDirectory(services.stores, spec.directory)
+    directory.confirm(spec)
+    return directory.remove()
 
 
 def look_after(services: Services, job: str) -> None:

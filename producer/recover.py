@@ -119,6 +119,7 @@ def _list_the_rest(
     services: Services, spec: JobSpec, progress: Callable[[ListingProgress], None]
 ) -> None:
     job, directory = spec.job_id, JobDirectory(services.stores, spec.directory)
+    directory.confirm(spec)
     with services.jobs.producing(job) as still_ours:
         parts, images, whole = _manifest(spec, directory)
         # A part may have been written and not published.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from millrace.core.errors import JobConflict
 from millrace.core.job import InputSpec, JobSpec, new_job_id
+from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.job import Job
@@ -31,6 +32,7 @@ def retry(
     if not record.state.terminal:
         raise JobConflict(f"job {job} is {record.state}; its failures are not all known yet")
     parent = record.spec
+    JobDirectory(services.stores, parent.directory).confirm(parent)
     fields = parent.model_dump()
     fields |= {
         "job_id": job_id or new_job_id(parent.model.name),

@@ -10,10 +10,11 @@ import orjson
 
 from millrace.core.errors import BadLocation, BadManifest
 from millrace.core.manifest import ManifestRow
+from millrace.core.sizes import MAX_LINE_BYTES
 from millrace.core.storage import Location, Stores
+from millrace.core.storage.location import without_secrets
 
 MAX_KEY_BYTES = 1024
-MAX_LINE_BYTES = 64 * 1024
 
 
 def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[ManifestRow]:
@@ -88,10 +89,12 @@ def _key_in(source: Location, key: str, uri: str, number: int) -> str:
     if source.scheme == "s3" and key.startswith("s3://"):
         bucket, _, rest = key.removeprefix("s3://").partition("/")
         if bucket != source.root:
-            raise BadManifest(uri, number, f"{key} is not in the bucket {source.root}")
+            raise BadManifest(
+                uri, number, f"{without_secrets(key)} is not in the bucket {source.root}"
+            )
         key = rest
     if not key or not key.startswith(source.prefix):
-        raise BadManifest(uri, number, f"{key!r} is not under {source}")
+        raise BadManifest(uri, number, f"{without_secrets(key)!r} is not under {source}")
     if len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES and source.scheme != "file":
         raise BadManifest(uri, number, f"the key is longer than {MAX_KEY_BYTES} bytes")
     return key

@@ -6,7 +6,7 @@ from celery import Celery
 
 from millrace.core.bundle import Bundle
 from millrace.core.claims import Claims, ModelIdentity
-from millrace.core.errors import MillraceError
+from millrace.core.errors import Unavailable
 from millrace.core.log import get_logger
 from millrace.core.message import ChunkMessage
 from millrace.core.model_ref import ModelRef
@@ -74,7 +74,8 @@ class Engine:
         )
 
     def load(self) -> None:
-        """Load the model, warm it up, and start the threads. Raises ModelError, MissingExtra."""
+        """Load the model, warm it up, and start the threads. Raises ModelError,
+        MissingExtra, AccessDenied."""
         self._announce_loading()
         try:
             self._load()
@@ -157,9 +158,10 @@ class Engine:
         return len(leases)
 
     def _announce_loading(self) -> None:
+        """A Redis that is away may come back; one that refuses this worker will not help it."""
         try:
             self._heartbeat.announce("loading")
-        except MillraceError as error:
+        except Unavailable as error:
             log.warning("cannot announce the worker yet", error=error.message)
 
 

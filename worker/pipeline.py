@@ -23,6 +23,7 @@ from millrace.core.errors import (
     MillraceError,
     ObjectNotFound,
     ObjectTooLarge,
+    OutsideRoot,
     SourceChanged,
     Stage,
     StorageUnavailable,
@@ -169,6 +170,7 @@ def fetch_error(error: BaseException) -> ItemError:
     """The error line a failed fetch becomes."""
     codes: list[tuple[type[MillraceError], str, bool]] = [
         (ObjectNotFound, "not_found", False),
+        (OutsideRoot, "outside_input", False),
         (AccessDenied, "access_denied", False),
         (SourceChanged, "source_changed", False),
         (ObjectTooLarge, "too_large", False),

@@ -18,6 +18,8 @@ from millrace.core.errors import (
     JobNotFound,
     MillraceError,
     ObjectTooLarge,
+    OutsideRoot,
+    SpecMismatch,
     Stage,
     Unavailable,
 )
@@ -102,7 +104,7 @@ class ChunkRunner:
             self._give_back(lease, forget_attempt=True)
         except MillraceError as error:
             bound.error("a chunk cannot be run in its job's directory", error=error.message)
-            if answer is Answer.POISON:
+            if answer is Answer.POISON or isinstance(error, SpecMismatch):
                 self._give_up(lease)
             self._give_back(lease, forget_attempt=False)
         except Exception as error:
@@ -215,6 +217,8 @@ class ChunkRunner:
         limit = self._services.settings.max_object_bytes
 
         def fetch(row: ManifestRow) -> bytes:
+            if not row.key.startswith(source.prefix):
+                raise OutsideRoot(f"{row.key!r} is not under {source}")
             if row.size is not None and row.size > limit:
                 raise ObjectTooLarge(f"{row.key}: {row.size} bytes, over the limit of {limit}")
             return store.get(row.key, if_match=row.etag, max_bytes=limit)
@@ -228,6 +232,8 @@ class ChunkRunner:
             if key in self._parts:
                 self._parts.move_to_end(key)
                 return self._parts[key]
+        # What is asked for comes from Redis; nothing is read or written that storage denies.
+        directory.confirm(spec)
         lines = directory.part_lines(part)
         with self._lock:
             self._parts[key] = lines

@@ -11,10 +11,12 @@ from __future__ import annotations
 from queue import Empty
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
+from millrace.core.errors import ExitCode
 from millrace.core.log import get_logger
 
 log = get_logger(__name__)
@@ -43,6 +45,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
+        except NoPermissionError as error:
+            # It would be refused again; what is in hand ends first.
+            log.error("Redis gives this user no messages; stopping", error=str(error))
+            raise WorkerShutdown(ExitCode.ACCESS_DENIED) from None
         except (Empty, OSError, RedisError):
             raise
         except Exception as error:

@@ -17,6 +17,7 @@ from obstore.store import LocalStore as ObstoreLocal
 from millrace.core.errors import (
     AccessDenied,
     ObjectNotFound,
+    OutsideRoot,
     SourceChanged,
     StorageUnavailable,
 )
@@ -27,6 +28,9 @@ from millrace.core.storage.via_obstore import ObstoreStore
 
 class LocalStore(Store):
     """Files below one directory. The ETag is the modification time and size.
+
+    A link may lead anywhere within it; one that leads out is listed, and refused when read or
+    written through (OutsideRoot). The directory itself may be a link.
 
     A file name that is not UTF-8 is listed with its bytes escaped (`\\xff`); it cannot be
     fetched under that key, so it ends as a `not_found` error line instead of being dropped.
@@ -93,14 +97,22 @@ class LocalStore(Store):
                 raise SourceChanged(f"{path} was changed while it was read")
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
-        self._writing().put(key, data)
+        self._writing(key).put(key, data)
 
     def create(self, key: str, data: bytes) -> None:
-        self._writing().create(key, data)
+        self._writing(key).create(key, data)
 
     def delete(self, key: str) -> None:
+        if not _names_a_file(key):
+            return
         with suppress(ObjectNotFound), _translated(key):
-            os.unlink(self._path(key))
+            self._check_folder(key)
+            os.unlink(os.path.join(self._root, key))
+
+    def _check_folder(self, key: str) -> None:
+        """Writing and deleting act on a link itself, but follow those of its folders."""
+        folder = os.path.dirname(os.path.join(self._root, key))
+        self._must_hold(os.path.join(os.path.realpath(folder), ""), key)
 
     def delete_all(self, prefix: str) -> int:
         removed = super().delete_all(prefix) if os.path.isdir(self._root) else 0
@@ -111,12 +123,22 @@ class LocalStore(Store):
         return removed
 
     def _path(self, key: str) -> str:
-        """The file `key` names. Raises ObjectNotFound if that lies outside the root."""
+        """The file `key` names, links followed. Raises ObjectNotFound if a key as it stands,
+        OutsideRoot if a link leads out of the root."""
         if not _names_a_file(key):
             raise ObjectNotFound(f"{key!r} names no file below {self._root}")
-        return os.path.join(self._root, key)
+        path = os.path.realpath(os.path.join(self._root, key))
+        self._must_hold(path, key)
+        return path
 
-    def _writing(self) -> ObstoreStore:
+    def _must_hold(self, path: str, key: str) -> None:
+        root = os.path.join(os.path.realpath(self._root), "")
+        if not path.startswith(root):
+            raise OutsideRoot(f"{self._root}: the link {key!r} leads out of it")
+
+    def _writing(self, key: str) -> ObstoreStore:
+        if _names_a_file(key):
+            self._check_folder(key)
         if self._writer is None:
             with _translated(self._root):
                 os.makedirs(self._root, exist_ok=True)

@@ -11,6 +11,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from millrace.core.errors import BadLocation
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_PRESIGNED = re.compile(r"(?i)[?&](x-(amz|goog)-[a-z-]+|awsaccesskeyid|signature|sig)=")
+
+_CREDENTIALS = "storage credentials are read from the environment: docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +34,35 @@ class Location:
         """Read `photos/`, `/data/photos`, `file:///data/photos` or `s3://bucket/photos/`.
 
         A path in an `s3://` URL is a directory-like prefix, taken verbatim: `%`, `#` and `?`
-        are ordinary characters of a key. Raises BadLocation.
+        are ordinary characters of a key. But credentials are never part of a location, which
+        is written into jobs and logs: userinfo and presigned queries are refused. Raises
+        BadLocation, which does not repeat them.
         """
         if not text:
             raise BadLocation("an empty string is not a place")
         if "\x00" in text:
             raise BadLocation("a location cannot hold a NUL character")
         scheme, separator, rest = text.partition("://")
-        if not separator:
+        if not separator or "/" in scheme:
             return cls("file", os.path.abspath(os.path.expanduser(text)))
+        shown = without_secrets(text)
+        if _PRESIGNED.search(text):
+            raise BadLocation(f"{shown}: presigned URLs are not taken", hint=_CREDENTIALS)
         if scheme == "file":
             parts = urlsplit(text)
             if parts.netloc not in ("", "localhost"):
-                raise BadLocation(f"{text}: file URLs name local paths: file:///absolute/path")
+                raise BadLocation(f"{shown}: file URLs name local paths: file:///absolute/path")
             if parts.query or parts.fragment:
-                raise BadLocation(f"{text}: write '?' as %3F and '#' as %23 in a file URL")
+                raise BadLocation(f"{shown}: write '?' as %3F and '#' as %23 in a file URL")
             path = os.fsdecode(unquote_to_bytes(parts.path))
             if not path.startswith("/"):
-                raise BadLocation(f"{text}: expected file:///absolute/path")
+                raise BadLocation(f"{shown}: expected file:///absolute/path")
             return cls("file", os.path.abspath(path))
         bucket, _, prefix = rest.partition("/")
+        if "@" in bucket:
+            raise BadLocation(f"{shown}: credentials are not part of a URL", hint=_CREDENTIALS)
         if not _BUCKET.fullmatch(bucket):
-            raise BadLocation(f"{text}: {bucket!r} is not a bucket's name")
+            raise BadLocation(f"{shown}: that is not a bucket's name")
         if prefix and not prefix.endswith("/"):
             prefix += "/"
         if scheme == "s3":
@@ -60,7 +70,7 @@ class Location:
         if scheme in ("gs", "az", "memory"):
             return cls(scheme, f"{scheme}://{bucket}", prefix)
         raise BadLocation(
-            f"{text}: unknown scheme {scheme!r}",
+            f"{shown}: unknown scheme {scheme!r}",
             hint="use a directory, file:///path or s3://bucket/prefix",
         )
 
@@ -89,3 +99,14 @@ class Location:
 
     def __str__(self) -> str:
         return self.uri
+
+
+def without_secrets(text: str) -> str:
+    """A URL as it may be shown: without userinfo, port or query. Paths stay as they are."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    # A secret key may hold a slash: everything up to the last `@` may be one.
+    rest = re.sub(r"(?s)^.*@", "…@", rest)
+    rest = re.sub(r"(?s)\?.*", "?…", rest)
+    return f"{scheme}://" + re.sub(r"^(…@)?[^/]*:[^/]*", "…", rest)

@@ -152,6 +152,8 @@ class S3Store(Store):
             self._check_ca_bundle()
             try:
                 client = self._new_client("auto")
+                if "@" in client.meta.endpoint_url:
+                    raise UsageError("the AWS endpoint URL must hold no credentials")
                 # Hosts of their own (MinIO, SeaweedFS, moto) rarely resolve bucket.host.
                 return client if _is_aws(client.meta.endpoint_url) else self._new_client("path")
             except ValueError as error:

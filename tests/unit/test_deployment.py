@@ -32,17 +32,35 @@ def commands() -> dict[str, Any]:
     return found
 
 
-def test_the_compose_file_fits_the_compose_specification() -> None:
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/redis/compose.yml"])
+def test_the_compose_files_fit_the_compose_specification(file: str) -> None:
     checked = subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.compose-spec", str(ROOT / "docker-compose.yml")),
+            *("--builtin-schema", "vendor.compose-spec", str(ROOT / file)),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_guarded_redis_is_for_every_service_of_ours() -> None:
+    guarded = yaml.safe_load((ROOT / "deploy/redis/compose.yml").read_text())["services"]
+    assert set(guarded) == {"redis", *OURS}
+    for name in OURS:
+        role = "producer" if name == "producer" else "worker"
+        url = guarded[name]["environment"]["MILLRACE_REDIS_URL"]
+        assert url.startswith(
+            f"redis://millrace-{role}:${{REDIS_{role.upper()}_PASSWORD:?}}@redis:"
+        )
+    for volume in guarded["redis"]["volumes"]:
+        source, target, _ = volume.split(":")
+        assert target in (ROOT / "deploy/redis/redis.conf").read_text() + str(
+            guarded["redis"]["command"]
+        )
+        assert (ROOT / source).exists() or source.endswith("users.acl")
 
 
 def test_the_services_are_there() -> None:

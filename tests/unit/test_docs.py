@@ -42,8 +42,9 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert checked >= 20
 
 
-def test_the_tests_that_prove_a_promise_exist() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCS["reliability.md"])
+@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
+def test_the_tests_that_prove_a_promise_exist(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DOCS[page])
     assert len(named) > 10
     for file, function in named:
         assert f"def {function}(" in (ROOT / file).read_text(), function

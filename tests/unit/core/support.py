@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from millrace.core.claims import Claims, ModelIdentity
-from millrace.core.errors import ItemError, Stage
+from millrace.core.errors import AlreadyExists, ItemError, Stage
 from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import Tally, error_line
 from millrace.core.record import TimingTotals
@@ -31,11 +33,19 @@ def a_spec(job_id: object = "job", *, model: object = "tiny", **fields: object) 
     return JobSpec.make(**(defaults | fields))
 
 
+def created(services: Services, spec: JobSpec) -> JobSpec:
+    """Make a job as a producer does: `job.json`, then the record."""
+    with suppress(AlreadyExists):
+        JobDirectory(services.stores, spec.directory).create_spec(spec)
+    services.jobs.create(spec)
+    return spec
+
+
 def standing_job(
     services: Services, spec: JobSpec, *, rows: int, listed: bool = True, parts: int = 1
 ) -> JobSpec:
-    """Put a job's record in Redis, with `parts` parts of `rows` rows published."""
-    services.jobs.create(spec)
+    """Make a job, with `parts` parts of `rows` rows published."""
+    created(services, spec)
     for part in range(parts):
         services.jobs.publish_part(spec.job_id, part, rows, spec.plan.chunks_in(rows))
     if listed:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from millrace.core.bundle import Bundle, compute_digest, is_saved_model, read_bundle, read_labels
-from millrace.core.card import CARD_FILE, LABELS_FILE, MAX_CARD_BYTES, Card
+from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound
+from millrace.core.sizes import MAX_CARD_BYTES
 
 
 def a_card(**facts: object) -> Card:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace.core.claims import Answer, Finish, Lease
+from millrace.core.errors import AlreadyExists
 from millrace.core.feed import Feeder
 from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import Restored
 from millrace.core.services import Services
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker
@@ -20,6 +24,8 @@ def restored(services: Services, chunks: int, done: set[int]) -> JobSpec:
     """A job of two images a chunk; of the finished ones, the even chunks hold an error."""
     spec = a_spec()
     failed = [chunk for chunk in sorted(done) if chunk % 2 == 0]
+    with suppress(AlreadyExists):
+        JobDirectory(services.stores, spec.directory).create_spec(spec)
     services.jobs.restore(
         spec,
         Restored(

@@ -33,7 +33,7 @@ from millrace.core.services import Services
 from millrace.core.status import status_of
 from millrace.core.topology import JobKeys
 from tests.faults.s3_proxy import Asked, s3_proxy
-from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, standing_job
+from tests.unit.core.support import MODEL, a_spec, a_tally, a_worker, created, standing_job
 
 QUEUE = "millrace.tiny"
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")
@@ -113,7 +113,7 @@ def test_a_cancelled_job_publishes_what_there_is(services: Services, spec: JobSp
 
 
 def test_an_input_without_images_has_failed_and_says_why(services: Services, spec: JobSpec) -> None:
-    services.jobs.create(spec)
+    created(services, spec)
     services.jobs.listing_done("j")
     services.finalizer.finalize("j")
     record = services.jobs.record("j")
@@ -175,7 +175,7 @@ def test_only_a_finalizing_job_is_finalized(services: Services, spec: JobSpec) -
 
 
 def test_a_job_is_finalized_once(services: Services, spec: JobSpec) -> None:
-    services.jobs.create(spec)
+    created(services, spec)
     services.jobs.listing_done("j")
     ran: list[bool] = []
     barrier = threading.Barrier(4)
@@ -196,7 +196,7 @@ def test_a_job_is_finalized_once(services: Services, spec: JobSpec) -> None:
 def test_while_another_process_finalizes_nobody_else_does(
     services: Services, spec: JobSpec
 ) -> None:
-    services.jobs.create(spec)
+    created(services, spec)
     services.jobs.listing_done("j")
     with services.jobs.finalizing("j"):
         assert not services.finalizer.finalize("j")
@@ -235,8 +235,8 @@ def test_a_finalizer_that_died_midway_is_made_good(services: Services, spec: Job
 def test_a_job_without_a_directory_ends_though_nothing_can_be_published(
     services: Services, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").touch()
     standing_job(services, a_spec("j", output=str(tmp_path / "out")), rows=2)
+    (tmp_path / "out").rename(tmp_path / "away")
     services.jobs.stop("j", JobState.FAILED, Reason.JOB_DIRECTORY_UNUSABLE)
     assert services.finalizer.finalize("j")
     record = services.jobs.record("j")
@@ -257,13 +257,15 @@ def test_a_job_whose_directory_is_usable_after_all_is_published(
 def test_any_other_job_is_published_or_does_not_end(
     services: Services, tmp_path: Path, reason: Reason
 ) -> None:
-    (tmp_path / "out").touch()
     standing_job(services, a_spec("j", output=str(tmp_path / "out")), rows=2)
+    (tmp_path / "out").rename(tmp_path / "away")
+    (tmp_path / "out").touch()
     services.jobs.stop("j", JobState.FAILED, reason)
     with pytest.raises((ObjectNotFound, StorageUnavailable)):
         services.finalizer.finalize("j")
     assert services.jobs.record("j").state is JobState.FINALIZING
     (tmp_path / "out").unlink()
+    (tmp_path / "away").rename(tmp_path / "out")
     assert services.finalizer.finalize("j")
 
 
@@ -281,8 +283,8 @@ def test_a_finalizer_that_was_overtaken_says_so(
             concluded.append(Services(services.settings).finalizer.finalize("j"))
 
     with s3_proxy(s3.endpoint, instead=overtake) as endpoint:
+        created(Services(services.settings), spec)
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        services.jobs.create(spec)
         services.jobs.listing_done("j")
         assert not services.finalizer.finalize("j")
     assert concluded == [False, True]

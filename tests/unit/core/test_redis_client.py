@@ -55,6 +55,8 @@ def misused_client(misused: EmbeddedRedis) -> Iterator[RedisClient]:
         (rx.AuthenticationError("WRONGPASS"), AccessDenied),
         (rx.AuthorizationError("no"), AccessDenied),
         (rx.NoPermissionError("NOPERM"), AccessDenied),
+        (rx.ResponseError("@user_script: 1: The user executing the script can't …"), AccessDenied),
+        (rx.ResponseError("ERR ACL failure in script: No permissions to …"), AccessDenied),
         (rx.ConnectionError("refused"), RedisUnavailable),
         (rx.MaxConnectionsError("too many"), RedisUnavailable),
         (rx.BusyLoadingError("LOADING"), RedisUnavailable),

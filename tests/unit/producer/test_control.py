@@ -18,7 +18,7 @@ from millrace.producer.control import cancel, delete, pause, resume, set_priorit
 from millrace.producer.enqueue import enqueue
 from millrace.producer.retry import retry
 from tests.support import wait_until
-from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, created
 from tests.unit.producer.support import listed_job, work
 
 PART = 8192
@@ -109,7 +109,7 @@ def test_without_workers_a_job_is_cancelled_at_once(
 def test_a_job_nothing_is_listed_of_is_cancelled_at_once(
     services: Services, tmp_path: Path
 ) -> None:
-    services.jobs.create(a_spec("j", output=str(tmp_path)))
+    created(services, a_spec("j", output=str(tmp_path)))
     cancel(services, "j")
     assert state(services) is JobState.CANCELLED
 
@@ -168,7 +168,7 @@ def test_the_lease_of_a_dead_worker_holds_the_end_up_until_it_runs_out(
 
 def test_cancelling_stops_the_producer_quietly(services: Services, tmp_path: Path) -> None:
     spec = a_spec("j", output=str(tmp_path), chunk_size=PART)
-    services.jobs.create(spec)
+    created(services, spec)
     asked = 0
 
     def listed() -> Iterator[ManifestRow]:
@@ -261,7 +261,7 @@ def test_a_job_that_is_being_cancelled_is_neither_paused_nor_resumed(
 
 def test_listing_goes_on_while_paused(services: Services, tmp_path: Path) -> None:
     spec = a_spec("j", output=str(tmp_path), chunk_size=PART)
-    services.jobs.create(spec)
+    created(services, spec)
     pause(services, "j")  # while it is queued
     enqueue(services, spec, (ManifestRow(str(number)) for number in range(PART + 1)))
     record = services.jobs.record("j")

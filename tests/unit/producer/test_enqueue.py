@@ -13,16 +13,16 @@ from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.producer.enqueue import ListingProgress, enqueue, give_up
-from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, created
 
 PART = 8192
 
 
 @pytest.fixture
 def spec(services: Services, tmp_path: Path) -> JobSpec:
-    """A job of which only the record stands; chunks of 4096 rows, two to a part."""
+    """A job of which nothing is listed; chunks of 4096 rows, two to a part."""
     made = a_spec("j", output=str(tmp_path), chunk_size=PART // 2)
-    services.jobs.create(made)
+    created(services, made)
     return made
 
 

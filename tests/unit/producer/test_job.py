@@ -104,7 +104,9 @@ def test_the_status_is_shown_to_those_who_may_only_read(
     answer: int,
 ) -> None:
     services = Services(Settings.load(redis_url=redis_url, storage_max_retries=0))
-    spec = standing_job(services, a_spec("j", output=f"s3://{bucket}/out"), rows=2)
+    spec = standing_job(
+        Services(services.settings), a_spec("j", output=f"s3://{bucket}/out"), rows=2
+    )
     with s3_proxy(
         s3.endpoint, instead=lambda asked: None if asked.method == "GET" else answer
     ) as endpoint:
@@ -166,7 +168,6 @@ def test_another_thread_may_end_what_one_waits_for(
 def test_results_are_streamed_in_manifest_order_as_far_as_they_stand(
     services: Services, spec: JobSpec, job: Job
 ) -> None:
-    JobDirectory(services.stores, spec.directory).create_spec(spec)
     assert list(job.results()) == []
     work(services, spec, 1)
     assert [outcome["key"] for outcome in job.results()] == ["2", "3"]

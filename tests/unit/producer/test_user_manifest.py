@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from millrace.core.errors import BadLocation, BadManifest, ObjectNotFound
 from millrace.core.manifest import ManifestRow
 from millrace.core.settings import StorageSettings
+from millrace.core.sizes import MAX_LINE_BYTES
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES
-from millrace.producer.user_manifest import MAX_LINE_BYTES, read_user_manifest
+from millrace.producer.user_manifest import read_user_manifest
 
 BUCKET = Location.parse("s3://photos/2024")
 FOLDER = Location.parse("/photos")

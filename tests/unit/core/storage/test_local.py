@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.errors import AlreadyExists, CorruptRecord, ObjectNotFound, SourceChanged
+from millrace.core.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    ObjectNotFound,
+    OutsideRoot,
+    SourceChanged,
+)
 from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES
 from millrace.core.storage.local import LocalStore
@@ -171,7 +177,48 @@ def test_a_linked_file_is_listed_and_a_linked_directory_is_not(
     (root / "loop").symlink_to(root)
     (root / "broken.jpg").symlink_to(tmp_path / "gone")
     assert [item.key for item in store.list()] == ["file.jpg"]
-    assert store.get("file.jpg") == b"one"
+
+
+def test_a_link_may_lead_anywhere_within_the_directory(
+    root: Path, tmp_path: Path, store: LocalStore
+) -> None:
+    (tmp_path / "name").symlink_to(root)
+    for folder in ("a", "b"):
+        (root / folder).mkdir()
+    (root / "a/photo.jpg").write_bytes(b"one")
+    (root / "b/photo.jpg").symlink_to("../a/photo.jpg")
+    (root / "c").symlink_to("a")
+    for place in (store, LocalStore(str(tmp_path / "name"), StorageSettings())):
+        assert place.get("b/photo.jpg") == place.get("c/photo.jpg") == b"one"
+        place.put("c/new.jpg", b"two")
+        assert place.get("a/new.jpg") == b"two"
+
+
+def test_a_link_that_leads_out_is_neither_read_nor_written_through(
+    root: Path, tmp_path: Path, store: LocalStore
+) -> None:
+    theirs = tmp_path / f"{root.name}-of-others"
+    theirs.mkdir()
+    (theirs / "a.jpg").write_bytes(b"theirs")
+    (root / "file.jpg").symlink_to(theirs / "a.jpg")
+    (root / "folder").symlink_to(theirs)
+    for key in ("file.jpg", "folder/a.jpg"):
+        with pytest.raises(OutsideRoot, match="leads out"):
+            store.get(key)
+        with pytest.raises(OutsideRoot):
+            store.head(key)
+        with pytest.raises(OutsideRoot):
+            next(store.blocks(key))
+    for write in (store.put, store.create):
+        with pytest.raises(OutsideRoot):
+            write("folder/b.jpg", b"ours")
+    with pytest.raises(OutsideRoot):
+        store.delete("folder/a.jpg")
+    # The link itself may be replaced; what it led to stays.
+    store.put("file.jpg", b"ours")
+    assert store.get("file.jpg") == b"ours"
+    assert [*theirs.iterdir()] == [theirs / "a.jpg"]
+    assert (theirs / "a.jpg").read_bytes() == b"theirs"
 
 
 def test_a_touched_file_has_another_etag(root: Path, store: LocalStore) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millrace.core.errors import BadLocation
@@ -17,6 +17,7 @@ buckets = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,20}[a-z0-9]", fullmatch=True)
 
 
 @given(texts)
+@example("://")
 def test_any_path_reads_back_from_its_url(path: str) -> None:
     location = Location.parse(f"/{path}")
     assert Location.parse(location.uri) == location
