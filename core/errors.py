@@ -11,7 +11,7 @@
     │   ├── ModelNotFound
     │   └── ObjectNotFound    a bucket, directory or object
     ├── AccessDenied          storage or Redis refused the credentials
-    │   └── OutsideRoot       a key or link that leads out of the place the job declares
+    │   └── OutsideRoot       a key or link that leads out of its place
     ├── Conflict
     │   ├── JobConflict       the job id stands for another spec
     │   └── AlreadyExists     a create-only write met an object

@@ -29,8 +29,8 @@ from millrace.core.storage.via_obstore import ObstoreStore
 class LocalStore(Store):
     """Files below one directory. The ETag is the modification time and size.
 
-    A link may lead anywhere within it; one that leads out is listed, and refused when read or
-    written through (OutsideRoot). The directory itself may be a link.
+    Reading follows links, which whoever owns the directory has placed; nothing is written or
+    deleted through one that leads out of it (OutsideRoot). The directory itself may be a link.
 
     A file name that is not UTF-8 is listed with its bytes escaped (`\\xff`); it cannot be
     fetched under that key, so it ends as a `not_found` error line instead of being dropped.
@@ -111,8 +111,9 @@ class LocalStore(Store):
 
     def _check_folder(self, key: str) -> None:
         """Writing and deleting act on a link itself, but follow those of its folders."""
-        folder = os.path.dirname(os.path.join(self._root, key))
-        self._must_hold(os.path.join(os.path.realpath(folder), ""), key)
+        folder = os.path.realpath(os.path.dirname(os.path.join(self._root, key)))
+        if not os.path.join(folder, "").startswith(os.path.join(os.path.realpath(self._root), "")):
+            raise OutsideRoot(f"{self._root}: {key!r} lies behind a link that leads out of it")
 
     def delete_all(self, prefix: str) -> int:
         removed = super().delete_all(prefix) if os.path.isdir(self._root) else 0
@@ -123,18 +124,10 @@ class LocalStore(Store):
         return removed
 
     def _path(self, key: str) -> str:
-        """The file `key` names, links followed. Raises ObjectNotFound if a key as it stands,
-        OutsideRoot if a link leads out of the root."""
+        """The file `key` names. Raises ObjectNotFound if the key itself leads out of the root."""
         if not _names_a_file(key):
             raise ObjectNotFound(f"{key!r} names no file below {self._root}")
-        path = os.path.realpath(os.path.join(self._root, key))
-        self._must_hold(path, key)
-        return path
-
-    def _must_hold(self, path: str, key: str) -> None:
-        root = os.path.join(os.path.realpath(self._root), "")
-        if not path.startswith(root):
-            raise OutsideRoot(f"{self._root}: the link {key!r} leads out of it")
+        return os.path.join(self._root, key)
 
     def _writing(self, key: str) -> ObstoreStore:
         if _names_a_file(key):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _REFUSED = re.compile(r"\(os error (1|13|30)\)")
 """What a directory says that may not be written: EPERM, EACCES, EROFS."""
 
-_ANSWERED = "Server returned"
-"""In an error of obstore after a status that means no success."""
+_UNANSWERED = "HTTP error"
+"""In an error of obstore after a request that got no answer, or only half of one."""
 
 _NOT_IMPLEMENTED = "501 Not Implemented"
 
@@ -130,7 +130,7 @@ class ObstoreStore(Store):
 
         # What the store answered obstore has tried again. A request that got no answer it has
         # not, for this one may have been carried out: then the next try meets its own object.
-        retried(create, self._settings, lambda error: _ANSWERED not in error.message)
+        retried(create, self._settings, lambda error: _UNANSWERED in error.message)
 
     def delete(self, key: str) -> None:
         if obstore_can_express(key):
