@@ -20,6 +20,7 @@ from millrace.core.errors import (
     SpecMismatch,
 )
 from millrace.core.job import JobSpec
+from millrace.core.lines import split_lines
 from millrace.core.manifest import ManifestRow, decode_row, encode_rows
 from millrace.core.outcome import decode_outcome
 from millrace.core.sizes import (
@@ -226,7 +227,7 @@ class JobDirectory:
             first = next(blocks, b"")
         except ObjectNotFound:
             return None
-        return _lines(chain((first,), blocks))
+        return split_lines(chain((first,), blocks), MAX_ERROR_LINE_BYTES, _too_long)
 
     def put_summary(self, summary: dict[str, object]) -> None:
         self._store.put(
@@ -265,15 +266,8 @@ class JobDirectory:
         return self._store.get(self._prefix + name, max_bytes=max_bytes)
 
 
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-        if len(rest) > MAX_ERROR_LINE_BYTES:
-            raise CorruptRecord(f"{ERRORS_FILE}: a line of over {MAX_ERROR_LINE_BYTES} bytes")
-    if rest:
-        yield rest
+def _too_long(number: int) -> CorruptRecord:
+    return CorruptRecord(f"{ERRORS_FILE}, line {number}: over {MAX_ERROR_LINE_BYTES} bytes")
 
 
 def decode_rows(lines: list[bytes], plan: ChunkPlan, chunk: int) -> list[ManifestRow]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import orjson
 
 from millrace.core.errors import BadLocation, BadManifest
+from millrace.core.lines import split_lines
 from millrace.core.manifest import ManifestRow
 from millrace.core.sizes import MAX_LINE_BYTES
 from millrace.core.storage import Location, Stores
@@ -25,7 +26,12 @@ def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[M
     (or `s3://bucket/key` URLs), those of a directory are relative to it. Raises BadManifest
     with the line's number, and the store's errors.
     """
-    for number, raw in enumerate(_lines(_blocks(stores, uri), uri), start=1):
+
+    def too_long(number: int) -> BadManifest:
+        return BadManifest(uri, number, f"longer than {MAX_LINE_BYTES} bytes")
+
+    lines = split_lines(_blocks(stores, uri), MAX_LINE_BYTES, too_long)
+    for number, raw in enumerate(lines, start=1):
         line = raw.removesuffix(b"\r")
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -41,26 +47,6 @@ def _blocks(stores: Stores, uri: str) -> Iterator[bytes]:
     if not location.prefix:
         raise BadLocation(f"{uri} names no object")
     return stores.open(location).blocks(location.prefix.removesuffix("/"))
-
-
-def _lines(blocks: Iterable[bytes], uri: str) -> Iterator[bytes]:
-    """Lines without their newline, in the memory of one block."""
-    rest = b""
-    count = 0
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            count += 1
-            yield _bounded(line, uri, count)
-        _bounded(rest, uri, count + 1)
-    if rest:
-        yield rest
-
-
-def _bounded(line: bytes, uri: str, number: int) -> bytes:
-    if len(line) > MAX_LINE_BYTES:
-        raise BadManifest(uri, number, f"longer than {MAX_LINE_BYTES} bytes")
-    return line
 
 
 def _row(line: bytes, uri: str, number: int, source: Location) -> ManifestRow:
