@@ -24,6 +24,14 @@ class InHand:
                 self._leases[lease.member] = lease
             return not self.closed
 
+    def renewed(self, lease: Lease) -> bool:
+        """If the chunk is in hand already, under a lease that ran out, go on under this one."""
+        with self._changed:
+            known = lease.member in self._leases
+            if known:
+                self._leases[lease.member] = lease
+            return known
+
     def remove(self, lease: Lease, images: int = 0) -> None:
         """The chunk ended, having held so many images."""
         with self._changed:

@@ -92,6 +92,9 @@ class ChunkRunner:
         if not answer.holds_lease:
             bound.info("dropped a message", answer=str(answer))
             return
+        if self._in_hand.renewed(lease):
+            bound.info("claimed a chunk that is in hand; its lease had run out")
+            return
         if not self._in_hand.add(lease):
             self.hand_back(lease)
             return

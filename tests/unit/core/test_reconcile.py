@@ -18,9 +18,15 @@ from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, s
 QUEUE = "millrace.tiny"
 
 
-def a_reconciler(services: Services, every_s: float = 10) -> Reconciler:
+def a_reconciler(services: Services, every_s: float = 10, lease_s: float = 30) -> Reconciler:
     return Reconciler(
-        services.jobs, services.queue, services.feeder, services.finalizer, every_s=every_s
+        services.jobs,
+        services.queue,
+        services.feeder,
+        services.finalizer,
+        worker="somebody",
+        every_s=every_s,
+        lease_s=lease_s,
     )
 
 
