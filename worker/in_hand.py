@@ -47,7 +47,13 @@ class InHand:
         """Take no more; returns how many are in hand."""
         with self._changed:
             self.closed = True
+            self._changed.notify_all()
             return len(self._leases)
+
+    def wait_closed(self, within_s: float) -> bool:
+        """Whether it is closed within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.closed, within_s)
 
     def wait_empty(self) -> None:
         """Until every chunk in hand has ended."""

@@ -74,6 +74,7 @@ def test_redis_away_while_chunks_end_and_somebody_watches(crew: Crew) -> None:
             assert watcher.returncode == 0, told
             assert "waiting for Redis" in told
     crew.assert_exact("watched")
+    assert crew.runs("watched") == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
     after = crew.committed("watched")
     assert {path: after[path] for path in before} == before
 
