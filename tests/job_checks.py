@@ -15,6 +15,7 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
+from millrace.producer import open_job
 from tests.support import millrace_json
 
 
@@ -24,7 +25,9 @@ def assert_exact(
     """Every manifest row has exactly one outcome line, the status says what `verify` finds, and
     the predictions are the model's own: `expected`, scores by key. Returns the outcomes.
     """
-    outcomes = check_job(f"{uri}/{job}", millrace_json("status", job, env=env))
+    settings = Settings.load(redis_url=env["MILLRACE_REDIS_URL"])
+    status = open_job(job, settings).status().model_dump(mode="json")
+    outcomes = check_job(f"{uri}/{job}", status)
     verified = millrace_json("verify", job, env=env)
     assert verified["ok"]
     assert verified["asked_redis"]

@@ -14,17 +14,17 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 import numpy.typing as npt
 
+from millrace.core.fleet import Fleet
+from millrace.core.redis_client import RedisClient
+from millrace.core.settings import Settings
+from millrace.core.status import JobStatus
 from millrace.core.topology import JobKeys, QueueKeys
+from millrace.producer import open_job, submit
 from tests.faults.gate import Gate
 from tests.faults.redis_server import MortalRedis
 from tests.faults.tcp_proxy import TcpProxy
 from tests.job_checks import assert_exact
-from tests.support import (
-    RunningWorker,
-    millrace,
-    millrace_json,
-    wait_until,
-)
+from tests.support import RunningWorker, wait_until
 
 LEASE_S = 2.0
 SLOTS = 3
@@ -84,10 +84,9 @@ class Crew:
         """Nobody ended in the test before, and both are idle now."""
         for member in self.members:
             assert member.worker.process.poll() is None, member.worker.log
+        fleet = Fleet(RedisClient(self.settings))
         wait_until(
-            lambda: (
-                [seen["state"] for seen in millrace_json("workers", env=self.env)] == ["idle"] * 2
-            ),
+            lambda: [seen.info.state for seen in fleet.workers()] == ["idle"] * 2,
             20,
             "both workers are idle",
         )
@@ -104,11 +103,16 @@ class Crew:
         for member in self.members:
             member.gate.open()
 
-    def enqueue(self, folder: Path | None = None) -> str:
+    def enqueue(self, folder: Path | None = None, job_id: str | None = None) -> str:
         """A job of the few images, if no other folder is given."""
-        status = millrace_json(*self.request(folder or self.inputs.few), env=self.env)
-        job: str = status["job_id"]
-        return job
+        return submit(
+            str(folder or self.inputs.few),
+            model="tiny",
+            output=str(self.out),
+            chunk_size=CHUNK,
+            job_id=job_id,
+            settings=self.settings,
+        ).id
 
     def request(self, folder: Path) -> tuple[str, ...]:
         """The arguments that enqueue a folder."""
@@ -142,17 +146,20 @@ class Crew:
         paths = (self.out / job / "results").rglob("*.jsonl")
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
-    def status(self, job: str) -> Any:
-        return millrace_json("status", job, env=self.env)
+    @property
+    def settings(self) -> Settings:
+        return Settings.load(redis_url=self.redis.url, models=self.env["MILLRACE_MODELS"])
 
-    def watch(self, job: str) -> None:
+    def status(self, job: str) -> JobStatus:
+        return open_job(job, self.settings).status()
+
+    def wait(self, job: str) -> None:
         """Until it has succeeded."""
-        watched = millrace("status", job, "--watch", env=self.env, within_s=60)
-        assert watched.returncode == 0, watched.stderr + self.logs()
+        ended = open_job(job, self.settings).wait(60, poll_s=0.05)
+        assert ended.state == "succeeded", self.logs()
 
     def assert_exact(self, job: str) -> None:
-        outcomes = assert_exact(job, str(self.out), self.env, self.inputs.expected)
-        assert outcomes
+        assert_exact(job, str(self.out), self.env, self.inputs.expected)
 
     def runs(self, job: str) -> dict[int, list[str]]:
         """Chunk → what each run of it was told at its end."""

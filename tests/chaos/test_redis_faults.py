@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -14,8 +14,6 @@ import pytest
 
 from millrace.core.errors import RedisUnavailable
 from millrace.core.manifest import ManifestRow
-from millrace.core.settings import Settings
-from millrace.producer import submit
 from millrace.producer.source import image_references
 from tests.chaos.crew import CHUNK, LEASE_S, SLOTS, Crew
 from tests.support import MILLRACE, millrace, wait_until
@@ -48,20 +46,19 @@ def test_redis_killed_and_back_from_its_append_only_file(crew: Crew) -> None:
     crew.all_slots_taken()
     crew.redis.die()
     crew.redis.come_back()
-    assert crew.status(job)["counts"]["pending"] == IMAGES
+    assert crew.status(job).counts.pending == IMAGES
     crew.open_gates()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
 
 
 def test_redis_away_while_chunks_end_and_somebody_watches(crew: Crew) -> None:
     crew.close_gates()
     request = (*crew.request(crew.inputs.few), "--job-id", "watched", "--wait")
-    with (
-        started(*request, crew=crew) as waits,
-        started("status", "watched", "--watch", crew=crew) as watches,
-    ):
+    with ExitStack() as stack:
+        waits = stack.enter_context(started(*request, crew=crew))
         crew.all_slots_taken()
+        watches = stack.enter_context(started("status", "watched", "--watch", crew=crew))
         wait_until(lambda: watchers(crew) == 2, 20, "both watch")
         crew.redis.shut_down()
         crew.open_gates()
@@ -97,7 +94,7 @@ def test_redis_frozen_for_longer_than_the_leases(crew: Crew) -> None:
     thawed = time.monotonic()
     wait_until(lambda: time.monotonic() - thawed > LEASE_S)
     crew.open_gates()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
     # Every worker lived, so every chunk stayed where it was.
     assert crew.logs().count("a lease expired") == expired
@@ -116,7 +113,7 @@ def test_connections_reset_again_and_again_on_a_slow_network(crew: Crew) -> None
         wait_until(lambda least=done: crew.done(job) >= least, 30, "it goes on")  # type: ignore[misc]
         for member in crew.members:
             member.proxy.reset()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
 
 
@@ -136,15 +133,15 @@ def test_redis_is_full_and_workers_wait(crew: Crew) -> None:
     # What is in hand is counted all the same: it takes hardly any memory.
     wait_until(lambda: crew.done(job) == IN_HAND, 20)
     wait_until(lambda: "could not claim a chunk" in crew.logs(), 20)
-    assert crew.status(job)["counts"]["pending"] == IMAGES - IN_HAND * CHUNK
+    assert crew.status(job).counts.pending == IMAGES - IN_HAND * CHUNK
     crew.redis.make_room()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
     assert crew.logs().count("a lease expired") == expired
     assert crew.runs(job) == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
     _, resume = hint.split("millrace ")
     assert millrace(*resume.split(), env=crew.env).returncode == 0
-    crew.watch("refused")
+    crew.wait("refused")
     crew.assert_exact("refused")
 
 
@@ -158,21 +155,13 @@ def test_a_listing_that_finds_redis_full_is_gone_on_with(
     # Not by its name, which the package gives to the function `submit`.
     module = import_module("millrace.producer.submit")
     monkeypatch.setattr(module, "image_references", fill_up_at_the_end)
-    settings = Settings.load(redis_url=crew.redis.url, models=crew.env["MILLRACE_MODELS"])
     with pytest.raises(RedisUnavailable, match="is full") as caught:
-        submit(
-            str(crew.inputs.few),
-            model="tiny",
-            output=str(crew.out),
-            chunk_size=CHUNK,
-            job_id="half",
-            settings=settings,
-        )
+        crew.enqueue(job_id="half")
     assert "millrace resume half" in (caught.value.hint or "")
     crew.redis.make_room()
-    assert not crew.status("half")["terminal"]
+    assert not crew.status("half").terminal
     assert millrace("resume", "half", env=crew.env).returncode == 0
-    crew.watch("half")
+    crew.wait("half")
     crew.assert_exact("half")
 
 

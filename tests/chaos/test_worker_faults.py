@@ -31,7 +31,7 @@ def test_a_chunk_slower_than_its_lease_runs_once_and_vanished_messages_are_sent_
     wait_until(lambda: crew.redis.raw.llen(crew.queue) == CHUNKS - 2 * SLOTS, 10)
     wait_until(lambda: time.monotonic() - held > 2.5 * LEASE_S)
     crew.open_gates()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
     assert "a lease expired" not in crew.logs()
     assert crew.runs(job) == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
@@ -43,7 +43,7 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing(crew: Crew) -> None:
     crew.all_slots_taken()
     crew.far.signal(signal.SIGSTOP)
     crew.near.gate.open()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
     before = crew.committed(job)
     crew.far.gate.open()
@@ -64,14 +64,14 @@ def test_a_worker_that_redis_lost_sight_of_commits_and_others_count_it(crew: Cre
     wait_until(lambda: len(crew.committed(job)) == SLOTS, 20, "it commits what it holds")
     before = crew.committed(job)
     crew.near.gate.open()
-    crew.watch(job)
+    crew.wait(job)
     crew.assert_exact(job)
     after = crew.committed(job)
     assert {path: after[path] for path in before} == before
     crew.far.proxy.heal()
     wait_until(lambda: crew.fleet_size() == 2, 30, "it is back")
     second = crew.enqueue()
-    crew.watch(second)
+    crew.wait(second)
     crew.assert_exact(second)
     assert crew.committed(job) == after
     crew.assert_exact(job)
@@ -84,9 +84,9 @@ def test_a_small_job_overtakes_a_big_one_on_the_same_model(crew: Crew) -> None:
     small = crew.enqueue()
     for member in crew.members:
         member.gate.hold(0.03)
-    crew.watch(small)
+    crew.wait(small)
     crew.open_gates()
-    crew.watch(big)
+    crew.wait(big)
     crew.assert_exact(small)
     crew.assert_exact(big)
     last = max(when for _, when in crew.committed(small).values())
@@ -97,7 +97,7 @@ def test_a_small_job_overtakes_a_big_one_on_the_same_model(crew: Crew) -> None:
 def test_a_job_nobody_works_on_is_taken_up_and_the_reconciler_is_replaced(
     tmp_path: Path, env: dict[str, str], inputs: Inputs, services: Services
 ) -> None:
-    slow = env | {"MILLRACE_RECONCILE_S": "3"}  # so that the lock outlives its holder for a while
+    slow = env | {"MILLRACE_RECONCILE_S": "2"}  # so that the lock outlives its holder for a while
     gate = Gate(tmp_path / "gate")
     gate.close()
     request = ("enqueue", str(inputs.few), "--model", "tiny", "--out", str(tmp_path / "out"))
