@@ -60,6 +60,7 @@ def test_redis_away_while_chunks_end_and_somebody_watches(crew: Crew) -> None:
         crew.all_slots_taken()
         watches = stack.enter_context(started("status", "watched", "--watch", crew=crew))
         wait_until(lambda: watchers(crew) == 2, 20, "both watch")
+        again = crew.logs().count("will run again")
         crew.redis.shut_down()
         crew.open_gates()
         wait_until(lambda: len(crew.committed("watched")) == IN_HAND, 20, "they are committed")
@@ -71,6 +72,7 @@ def test_redis_away_while_chunks_end_and_somebody_watches(crew: Crew) -> None:
             assert watcher.returncode == 0, told
             assert "waiting for Redis" in told
     crew.assert_exact("watched")
+    assert crew.logs().count("will run again") == again
     assert crew.runs("watched") == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
     after = crew.committed("watched")
     assert {path: after[path] for path in before} == before
