@@ -20,34 +20,21 @@ from tests.support import millrace_json
 
 
 def assert_exact(
-    job: str, uri: str, env: Mapping[str, str], expected: Mapping[str, npt.NDArray[np.float32]]
-) -> list[dict[str, Any]]:
+    job: str,
+    uri: str,
+    env: Mapping[str, str],
+    bundle: Path,
+    pixels: Mapping[str, npt.NDArray[np.uint8]],
+) -> None:
     """Every manifest row has exactly one outcome line, the status says what `verify` finds, and
-    the predictions are the model's own: `expected`, scores by key. Returns the outcomes.
-    """
+    the predictions are the model's own."""
     settings = Settings.load(redis_url=env["MILLRACE_REDIS_URL"])
     status = open_job(job, settings).status().model_dump(mode="json")
     outcomes = check_job(f"{uri}/{job}", status)
     verified = millrace_json("verify", job, env=env)
     assert verified["ok"]
     assert verified["asked_redis"]
-    for outcome in outcomes:
-        answered = {p["index"]: p["score"] for p in outcome["predictions"]}
-        scores = expected[outcome["key"]]
-        assert np.allclose([answered[i] for i in range(len(scores))], scores, atol=1e-5), outcome
-    return outcomes
-
-
-def direct(bundle: Path, pixels: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """What the SavedModel itself answers, called without any of millrace."""
-    import tensorflow as tf
-
-    call: Any = tf.saved_model.load(str(bundle)).signatures["serving_default"]
-    (name,) = call.structured_input_signature[1]
-    batch = np.stack(pixels)[..., np.newaxis].astype(np.float32) / 255
-    (answer,) = call(**{name: tf.constant(batch)}).values()
-    scores: npt.NDArray[np.float32] = answer.numpy()
-    return scores
+    check_predictions(bundle, outcomes, pixels)
 
 
 def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from tests.chaos.crew import Crew, Inputs, Member, through
 from tests.faults.gate import Gate
 from tests.faults.redis_server import MortalRedis
 from tests.faults.tcp_proxy import tcp_proxy
-from tests.job_checks import direct
 from tests.support import random_pixels, running_worker, write_png
 
 FEW, MANY = 48, 200
@@ -36,8 +35,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Inputs
         write_png(folder / "many" / name, image)
         if number < FEW:
             write_png(folder / "few" / name, image)
-    scores = direct(repository / "tiny" / "1", list(pixels.values()))
-    return Inputs(folder / "few", folder / "many", dict(zip(pixels, scores, strict=True)))
+    return Inputs(folder / "few", folder / "many", repository / "tiny" / "1", pixels)
 
 
 @pytest.fixture(scope="module")

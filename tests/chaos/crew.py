@@ -31,16 +31,18 @@ SLOTS = 3
 CHUNK = 4
 QUEUE = "millrace.tiny"
 
-Scores = Mapping[str, npt.NDArray[np.float32]]
-
 
 @dataclass(frozen=True)
 class Inputs:
-    """Folders of images, and what the model itself answers for each file's name."""
+    """Folders of images, and what to predict them with by itself."""
 
     few: Path
     many: Path
-    expected: Scores
+    bundle: Path
+    pixels: Mapping[str, npt.NDArray[np.uint8]]
+
+    def assert_exact(self, job: str, out: Path, env: Mapping[str, str]) -> None:
+        assert_exact(job, str(out), env, self.bundle, self.pixels)
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Crew:
         assert ended.state == "succeeded", self.logs()
 
     def assert_exact(self, job: str) -> None:
-        assert_exact(job, str(self.out), self.env, self.inputs.expected)
+        self.inputs.assert_exact(job, self.out, self.env)
 
     def runs(self, job: str) -> dict[int, list[str]]:
         """Chunk → what each run of it was told at its end."""

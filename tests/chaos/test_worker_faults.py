@@ -11,7 +11,6 @@ from millrace.core.services import Services
 from millrace.core.topology import QueueKeys
 from tests.chaos.crew import CHUNK, LEASE_S, SLOTS, Crew, Inputs
 from tests.faults.gate import Gate
-from tests.job_checks import assert_exact
 from tests.support import millrace, millrace_json, running_worker, wait_until
 
 CHUNKS = 48 // CHUNK
@@ -119,4 +118,4 @@ def test_a_job_nobody_works_on_is_taken_up_and_the_reconciler_is_replaced(
         )
         assert millrace("status", job, "--watch", env=env).returncode == 0
         assert workers.log.count("a lease expired") == SLOTS
-    assert_exact(job, str(tmp_path / "out"), env, inputs.expected)
+    inputs.assert_exact(job, tmp_path / "out", env)
