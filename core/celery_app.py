@@ -47,8 +47,8 @@ def make_app(
         broker_pool_limit=4,
         broker_transport_options={
             "priority_steps": [0],  # one list per queue: a job's share is its window
-            "socket_timeout": 10,
-            "socket_connect_timeout": 5,
+            "socket_timeout": 2 * settings.redis_timeout_s,  # BRPOP waits a second by itself
+            "socket_connect_timeout": settings.redis_timeout_s,
             "socket_keepalive": True,
             "health_check_interval": 15,
             "client_name": "millrace",

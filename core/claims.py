@@ -170,15 +170,13 @@ class Claims:
             if name.decode().startswith(prefix)
         }
 
-    def suspect(self, lease: Lease, row: int) -> None:
-        """Note that this image is in flight: if the process dies, it is named."""
-        with self._redis.errors():
-            self._redis.raw.hincrby(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", 1)
+    def suspect(self, lease: Lease, row: int, deaths: int) -> None:
+        """Note how many deaths are this image's, counting that of this process if it is in flight.
 
-    def unsuspect(self, lease: Lease, row: int) -> None:
-        """The process was told to end meanwhile: that says nothing about the image."""
+        Set, not counted up: a command whose answer was lost is sent twice.
+        """
         with self._redis.errors():
-            self._redis.raw.hincrby(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", -1)
+            self._redis.raw.hset(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", deaths)
 
     def acquit(self, lease: Lease, row: int) -> None:
         """The process has survived the image."""

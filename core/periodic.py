@@ -11,8 +11,12 @@ from millrace.core.log import get_logger
 log = get_logger(__name__)
 
 
+SOON_S = 1.0
+
+
 class Periodic:
-    """Calls `action` at once, and then `every_s` seconds after it last returned."""
+    """Calls `action` at once, and then `every_s` seconds after it last returned; after it failed,
+    a second later if that is sooner."""
 
     def __init__(self, name: str, every_s: float, action: Callable[[], object]) -> None:
         self._name, self._every_s, self._action = name, every_s, action
@@ -29,11 +33,13 @@ class Periodic:
 
     def _run(self) -> None:
         while True:
+            pause = min(SOON_S, self._every_s)
             try:
                 self._action()
+                pause = self._every_s
             except MillraceError as error:
                 log.warning(f"{self._name} failed", error=error.message)
             except Exception:
                 log.exception(f"{self._name} failed")
-            if self._stop.wait(self._every_s):
+            if self._stop.wait(pause):
                 return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import time
 
 from millrace.core.chunk_queue import ChunkQueue
 from millrace.core.claims import free_expired
-from millrace.core.errors import JobNotFound, MillraceError
+from millrace.core.errors import JobNotFound, MillraceError, RedisUnavailable
 from millrace.core.feed import Feeder
 from millrace.core.finalize import Finalizer
 from millrace.core.job import JobState
@@ -23,6 +23,9 @@ class Reconciler:
     """Frees expired leases, re-sends vanished chunks, tops up, and finishes finalizations.
 
     One worker at a time does it per queue, under a lock that expires with its holder.
+
+    While Redis is away nobody can renew a lease. So after an outage it frees none for the length
+    of a lease: whoever is alive renews until then, and keeps the chunks it is running.
     """
 
     def __init__(
@@ -32,23 +35,41 @@ class Reconciler:
         feeder: Feeder,
         finalizer: Finalizer,
         *,
+        worker: str,
         every_s: float,
+        lease_s: float,
     ) -> None:
+        """`worker` is the name that the lock carries."""
         self._store = store
         self._queue = queue
         self._feeder = feeder
         self._finalizer = finalizer
+        self._worker = worker
         self._lock_ms = max(1, int(every_s * 1000) - 500)
+        self._lease_s = lease_s
+        self._outage = False
+        self._leases_count_from = 0.0
 
     def tick(self, queue: str) -> bool:
-        """Reconcile one queue, unless somebody did within the interval. True if it ran."""
+        """Reconcile one queue, unless somebody did within the interval. True if it ran.
+
+        Raises what `RedisClient.errors` raises.
+        """
+        try:
+            return self._tick(queue)
+        except RedisUnavailable:
+            self._outage = True
+            raise
+
+    def _tick(self, queue: str) -> bool:
         redis = self._store.redis
         with redis.errors():
             # The lock is left to expire: it also spaces the ticks of all workers.
             key = QueueKeys(queue).reconciler
-            if not redis.raw.set(key, secrets.token_hex(8), nx=True, px=self._lock_ms):
+            if not redis.raw.set(key, self._worker, nx=True, px=self._lock_ms):
                 return False
-        free_expired(self._store.redis, queue)
+        if self._leases_count():
+            free_expired(redis, queue)
         waiting = self._queue.waiting(queue)
         for job in self._store.active_jobs(queue):
             try:
@@ -57,6 +78,13 @@ class Reconciler:
                 # One job's trouble (its storage is away, say) must not hold up the others.
                 log.warning("could not reconcile a job", job=job, error=error.message)
         return True
+
+    def _leases_count(self) -> bool:
+        """Whether a lease that ran out says that its worker is gone."""
+        if self._outage:
+            self._outage = False
+            self._leases_count_from = time.monotonic() + self._lease_s
+        return time.monotonic() >= self._leases_count_from
 
     def _look_after(self, queue: str, job: str, waiting: set[tuple[str, int]]) -> None:
         try:

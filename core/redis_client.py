@@ -45,7 +45,9 @@ class RedisClient:
     AccessDenied or CorruptRecord in place of redis-py's exceptions.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, settings: Settings, *, timeout_s: float | None = None) -> None:
+        """`timeout_s` wins over the settings'."""
+        timeout_s = timeout_s or settings.redis_timeout_s
         self.display = settings.redis_display
         self.raw: Any = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),

@@ -68,6 +68,7 @@ class Settings(StorageSettings):
     """What producers and workers share."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_timeout_s: Seconds = Field(5, ge=1, description="one try of one command, seconds")
     message_key: SecretStr | None = Field(
         None, min_length=16, description="signs queue messages; workers then take no others"
     )

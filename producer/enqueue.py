@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from millrace.core.errors import JobConflict, MillraceError
+from millrace.core.errors import JobConflict, MillraceError, RedisUnavailable
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -36,7 +36,8 @@ def enqueue(
     listing goes on. `first_part` and `listed` images stand already.
 
     If listing fails midway, the job ends as `failed`, reason `input_listing_failed`, with
-    the partial output published, and the error is raised. Ctrl-C cancels the job likewise.
+    the partial output published, and the error is raised. Ctrl-C cancels the job likewise. But if
+    Redis goes away, the job stays as it is, for `recover.go_on`; raises RedisUnavailable.
     To be called within `JobStore.producing`, which gives `still_ours`: a producer that stood still
     while another process went on with the job leaves it alone. Raises JobConflict then.
     """
@@ -60,7 +61,7 @@ def enqueue(
                 return
         _check(still_ours, job)
         directory.complete_manifest(part + 1, images)
-    except JobConflict:
+    except (JobConflict, RedisUnavailable):
         raise
     except MillraceError:
         _check(still_ours, job)

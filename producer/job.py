@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import WaitTimeout
+from millrace.core.errors import RedisUnavailable, WaitTimeout
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
+from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.control import cancel, pause, resume, try_to_look_after
 from millrace.producer.results import error_outcomes, outcomes
+
+log = get_logger(__name__)
+
+PATIENCE_S = 600.0
 
 
 class Job:
@@ -60,20 +65,33 @@ class Job:
         *,
         progress: Callable[[JobStatus], None] | None = None,
         poll_s: float = 0.5,
+        patience_s: float = PATIENCE_S,
     ) -> JobStatus:
         """Poll until the job has ended, and return its last status.
 
-        `timeout` and `poll_s` are seconds; `progress` is called with every status. Raises
-        WaitTimeout; the job goes on regardless.
+        `timeout` and `poll_s` are seconds; `progress` is called with every status. Once Redis has
+        answered, it may be away for `patience_s` at a time. Raises JobNotFound; RedisUnavailable;
+        WaitTimeout. The job goes on regardless.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        answered, away = None, False
         while True:
-            status = self.status()
-            if progress is not None:
-                progress(status)
-            if status.terminal:
-                return status
-            if deadline is not None and time.monotonic() >= deadline:
+            try:
+                status = self.status()
+            except RedisUnavailable as error:
+                now = time.monotonic()
+                if answered is None or now - answered > patience_s or _over(deadline):
+                    raise
+                if not away:
+                    log.warning("waiting for Redis", error=error.message)
+                away = True
+            else:
+                answered, away = time.monotonic(), False
+                if progress is not None:
+                    progress(status)
+                if status.terminal:
+                    return status
+            if _over(deadline):
                 raise WaitTimeout(f"job {self.id} has not ended within {timeout:g} s")
             left = poll_s if deadline is None else deadline - time.monotonic()
             time.sleep(max(0.0, min(poll_s, left)))
@@ -93,6 +111,10 @@ class Job:
 
     def _directory(self) -> JobDirectory:
         return JobDirectory(self._services.stores, self._spec().directory)
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def open_job(job_id: str, settings: Settings | None = None) -> Job:

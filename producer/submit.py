@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE
-from millrace.core.errors import AlreadyExists, JobConflict, JobNotFound, ModelNotFound
+from millrace.core.errors import (
+    AlreadyExists,
+    JobConflict,
+    JobNotFound,
+    ModelNotFound,
+    RedisUnavailable,
+)
 from millrace.core.job import JobSpec, Layout, Priority, new_job_id
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -146,7 +153,8 @@ def submit_spec(
         return job
     rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
     spec, fresh = _write_spec(services, spec)
-    standing = services.jobs.create(spec)
+    with _hint(f"millrace resume {spec.directory} --from-storage"):
+        standing = services.jobs.create(spec)
     if standing is not None and standing != spec.digest:
         raise _conflict(spec.job_id)
     if standing is None:
@@ -155,9 +163,23 @@ def submit_spec(
                 f"{spec.directory} holds a job that Redis no longer knows",
                 hint=f"millrace resume {spec.directory} --from-storage",
             )
-        with services.jobs.producing(spec.job_id) as still_ours:
+        with (
+            _hint(f"millrace resume {spec.job_id}"),
+            services.jobs.producing(spec.job_id) as still_ours,
+        ):
             enqueue(services, spec, rows, progress, still_ours)
     return job
+
+
+@contextmanager
+def _hint(command: str) -> Iterator[None]:
+    """Tell how to go on with a job that Redis left half made."""
+    try:
+        yield
+    except RedisUnavailable as error:
+        raise RedisUnavailable(
+            error.message, hint=f"the job goes on, once Redis is back, with:  {command}"
+        ) from error
 
 
 def _stands(services: Services, spec: JobSpec) -> bool:

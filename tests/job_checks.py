@@ -1,4 +1,4 @@
-"""What must hold of any job that ended, checked from object storage alone."""
+"""What must hold of any job that ended, checked from object storage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
+from millrace.producer import open_job
+from tests.support import millrace_json
+
+
+def assert_exact(
+    job: str,
+    uri: str,
+    env: Mapping[str, str],
+    bundle: Path,
+    pixels: Mapping[str, npt.NDArray[np.uint8]],
+) -> None:
+    """Every manifest row has exactly one outcome line, the status says what `verify` finds, and
+    the predictions are the model's own."""
+    settings = Settings.load(redis_url=env["MILLRACE_REDIS_URL"])
+    status = open_job(job, settings).status().model_dump(mode="json")
+    outcomes = check_job(f"{uri}/{job}", status)
+    verified = millrace_json("verify", job, env=env)
+    assert verified["ok"]
+    assert verified["asked_redis"]
+    check_predictions(bundle, outcomes, pixels)
 
 
 def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:

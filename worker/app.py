@@ -11,7 +11,6 @@ import warnings
 from typing import Any
 
 from celery import Celery, bootsteps
-from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
@@ -97,10 +96,8 @@ def _from_environment() -> Celery:
         settings = Settings.load()
         configure(settings.log_level, settings.log_format)
         setup_logging.connect(_keep_our_logging)
-        # Of root, for the sake of pickle, which is not taken here; of late acknowledgement,
-        # which is not used.
-        for category in (SecurityWarning, CPendingDeprecationWarning):
-            warnings.filterwarnings("ignore", category=category)
+        # Of root, for the sake of pickle, which is not taken here.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         return make_worker_app(settings, WorkerOptions.load())
     except MillraceError as error:
         fail(error)

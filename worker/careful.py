@@ -27,7 +27,8 @@ class Careful:
     def __init__(self, claims: Claims, pipeline: Pipeline) -> None:
         self._claims = claims
         self._pipeline = pipeline
-        self._in_flight: dict[str, int] = {}
+        self._in_flight: dict[str, tuple[int, int]] = {}
+        """Lease member → row, and its deaths before."""
         self._lock = threading.Lock()
 
     def run(self, lease: Lease, rows: Sequence[ManifestRow], fetch: Fetch) -> list[Image]:
@@ -45,9 +46,9 @@ class Careful:
     def stopped(self, lease: Lease) -> None:
         """The process ends by itself; the image in flight is not to blame for it."""
         with self._lock:
-            row = self._in_flight.pop(lease.member, None)
-        if row is not None:
-            self._claims.unsuspect(lease, row)
+            noted = self._in_flight.pop(lease.member, None)
+        if noted is not None:
+            self._claims.suspect(lease, *noted)
 
     def _run_one(
         self, lease: Lease, number: int, row: ManifestRow, fetch: Fetch, deaths: int
@@ -57,9 +58,9 @@ class Careful:
                 log.error("an image kills the worker", job=lease.job, key=row.key)
                 self._claims.convict(lease, number)
             return Image(row, error=_crashed())
-        self._claims.suspect(lease, number)
+        self._claims.suspect(lease, number, deaths + 1)
         with self._lock:
-            self._in_flight[lease.member] = number
+            self._in_flight[lease.member] = number, deaths
         (image,) = self._pipeline.run([row], fetch)
         with self._lock:
             survived = self._in_flight.pop(lease.member, None) is not None

@@ -55,7 +55,9 @@ class Engine:
             self._services.queue,
             self._services.feeder,
             self._services.finalizer,
+            worker=self.name,
             every_s=settings.reconcile_s,
+            lease_s=settings.lease_s,
         )
         self._reconciling = Periodic(
             "reconciler",

@@ -24,6 +24,14 @@ class InHand:
                 self._leases[lease.member] = lease
             return not self.closed
 
+    def renewed(self, lease: Lease) -> bool:
+        """If the chunk is in hand already, under a lease that ran out, go on under this one."""
+        with self._changed:
+            known = lease.member in self._leases
+            if known:
+                self._leases[lease.member] = lease
+            return known
+
     def remove(self, lease: Lease, images: int = 0) -> None:
         """The chunk ended, having held so many images."""
         with self._changed:
@@ -39,7 +47,13 @@ class InHand:
         """Take no more; returns how many are in hand."""
         with self._changed:
             self.closed = True
+            self._changed.notify_all()
             return len(self._leases)
+
+    def wait_closed(self, within_s: float) -> bool:
+        """Whether it is closed within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.closed, within_s)
 
     def wait_empty(self) -> None:
         """Until every chunk in hand has ended."""

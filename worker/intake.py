@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.strategy import default
 
@@ -57,6 +58,12 @@ class ChunkConsumer(Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
         super().__init__(*args, **kwargs)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        with warnings.catch_warnings():
+            # Ten lines about late acknowledgement, which is not used, at every reset.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         _drop(message, "not a task")

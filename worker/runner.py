@@ -19,6 +19,7 @@ from millrace.core.errors import (
     MillraceError,
     ObjectTooLarge,
     OutsideRoot,
+    RedisUnavailable,
     SpecMismatch,
     Stage,
     Unavailable,
@@ -29,6 +30,7 @@ from millrace.core.log import get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.message import ChunkMessage
 from millrace.core.outcome import Tally, encode_lines, error_line, prediction_line, tally
+from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.worker.careful import Careful
@@ -41,6 +43,8 @@ log = get_logger(__name__)
 PredictionsOf = Callable[[npt.NDArray[np.float32], int | None], list[dict[str, Any]]]
 
 PARTS_KEPT = 4
+AGAIN_S = 1.0
+"""How often a committed chunk is counted again while Redis is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,9 @@ class ChunkRunner:
             return
         if not answer.holds_lease:
             bound.info("dropped a message", answer=str(answer))
+            return
+        if self._in_hand.renewed(lease):
+            bound.info("claimed a chunk that is in hand; its lease had run out")
             return
         if not self._in_hand.add(lease):
             self.hand_back(lease)
@@ -164,7 +171,7 @@ class ChunkRunner:
     def _count(
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int
     ) -> None:
-        answer, ready = self._claims.finish(lease, counted, timing_of(images, write_us))
+        answer, ready = self._finish(lease, counted, timing_of(images, write_us))
         if answer is Finish.LATE:
             # The job ended without this chunk and says so; an object would contradict it.
             JobDirectory(self._services.stores, spec.directory).delete_chunk(spec.plan, lease.chunk)
@@ -183,6 +190,25 @@ class ChunkRunner:
                 self._services.feeder.feed(spec)
         except MillraceError as error:
             log.warning("left to the reconciler", job=lease.job, error=error.message)
+
+    def _finish(self, lease: Lease, counted: Tally, timing: TimingTotals) -> tuple[Finish, bool]:
+        """Count a committed chunk, however long Redis is away: nothing else could be done
+        meanwhile, and to give it back would be to run it again.
+
+        Raises RedisUnavailable if the worker is told to stop before; then others count it.
+        """
+        while True:
+            try:
+                return self._claims.finish(lease, counted, timing)
+            except RedisUnavailable as error:
+                log.warning(
+                    "a committed chunk waits for Redis",
+                    job=lease.job,
+                    chunk=lease.chunk,
+                    error=error.message,
+                )
+                if self._in_hand.wait_closed(AGAIN_S):
+                    raise
 
     def _give_up(self, lease: Lease) -> None:
         """End a job whose manifest cannot be read or whose output cannot be written."""

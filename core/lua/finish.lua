@@ -9,6 +9,7 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   return { 'UNKNOWN', 0 }
 end
+-- Removing comes first: a script that has removed something may write although Redis is full.
 redis.call('ZREM', KEYS[4], ARGV[2])
 redis.call('HDEL', KEYS[3], chunk)
 if redis.call('GETBIT', KEYS[2], chunk) == 1 then

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millrace.cli.embedded_redis import EmbeddedRedis
+from tests.faults.redis_server import MortalRedis
 from tests.job_checks import check_job
 from tests.support import (
     millrace,
@@ -23,19 +22,6 @@ from tests.support import (
 
 IMAGES = 320
 CHUNK = 4
-
-
-class MortalRedis(EmbeddedRedis):
-    """A redis-server that can be killed, and started again empty at the same address."""
-
-    def die(self) -> None:
-        assert self._server is not None
-        os.kill(self._server.pid, signal.SIGKILL)
-        self._server.stop()
-
-    def come_back(self) -> None:
-        self._server = self._start(self._directory)
-        assert self._server.wait_until(self._answers, self.starts_within_s) is None
 
 
 @pytest.fixture

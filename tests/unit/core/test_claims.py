@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from millrace.core.bitmaps import bit
 from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity, release_expired
+from millrace.core.errors import RedisUnavailable
 from millrace.core.job import JobState
 from millrace.core.record import TimingTotals
 from millrace.core.services import Services
@@ -239,6 +240,26 @@ def test_a_renewed_lease_does_not_run_out(services: Services, job: str) -> None:
     expiry = raw.zscore(QueueKeys(QUEUE).leases, lease.member)
     assert seconds + 25 < expiry / 1000 <= seconds + 31
     assert claim(a_worker(services, "other"), job, 0) is Answer.BUSY
+
+
+def test_in_a_full_redis_leases_are_renewed_and_chunks_counted_and_none_claimed(
+    services: Services, job: str, worker: Claims
+) -> None:
+    raw = services.redis.raw
+    leases = QueueKeys(QUEUE).leases
+    lease = leased(worker, job, 0)
+    raw.zadd(leases, {lease.member: 1})
+    raw.config_set("maxmemory", 1)
+    try:
+        worker.renew(QUEUE, "2|worker", [lease])
+        assert raw.zscore(leases, lease.member) > 1
+        assert worker.finish(lease, a_tally(2), NO_TIME)[0] is Finish.FIRST
+        with pytest.raises(RedisUnavailable, match="full"):
+            claim(worker, job, 1)
+    finally:
+        raw.config_set("maxmemory", 0)
+    assert services.jobs.record(job).done == 1
+    assert claim(worker, job, 1) is Answer.OK
 
 
 def test_renewing_brings_no_lease_back(services: Services, job: str, worker: Claims) -> None:

@@ -68,3 +68,15 @@ def test_stopping_waits_for_what_is_under_way_and_for_nothing_else() -> None:
     stopping.join(WITHIN_S)
     assert not stopping.is_alive()
     assert over.is_set()
+
+
+def test_after_a_failure_it_does_not_wait_the_whole_interval() -> None:
+    times: list[int] = []
+
+    def fail_once() -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise MillraceError("no")
+
+    with running(fail_once, every_s=3600):
+        wait_until(lambda: len(times) == 2, WITHIN_S)

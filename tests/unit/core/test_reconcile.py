@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from millrace.core.claims import Answer
+from millrace.core.errors import RedisUnavailable
 from millrace.core.job import JobSpec, JobState
 from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
@@ -18,9 +20,15 @@ from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, s
 QUEUE = "millrace.tiny"
 
 
-def a_reconciler(services: Services, every_s: float = 10) -> Reconciler:
+def a_reconciler(services: Services, every_s: float = 10, lease_s: float = 30) -> Reconciler:
     return Reconciler(
-        services.jobs, services.queue, services.feeder, services.finalizer, every_s=every_s
+        services.jobs,
+        services.queue,
+        services.feeder,
+        services.finalizer,
+        worker="somebody",
+        every_s=every_s,
+        lease_s=lease_s,
     )
 
 
@@ -217,3 +225,33 @@ def test_the_jobs_of_another_queue_are_left_alone(services: Services, tmp_path: 
     standing_job(services, spec, rows=8)
     tick(services)
     assert services.queue.waiting(spec.queue) == set()
+
+
+def test_after_an_outage_leases_get_the_time_to_be_renewed(
+    services: Services, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_worker(services, lease_s=1).claim(QUEUE, job.job_id, 0, MODEL)
+    services.redis.raw.zadd(QueueKeys(QUEUE).leases, {f"{job.job_id}:0": 1})  # it ran out
+    reconciler = a_reconciler(services, every_s=0.001, lease_s=0.5)
+
+    def away(*_: object, **__: object) -> None:
+        raise RedisUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services.redis.raw, "set", away)
+        with pytest.raises(RedisUnavailable):
+            reconciler.tick(QUEUE)
+    back = time.monotonic()
+
+    def running() -> set[int]:
+        reconciler.tick(QUEUE)
+        return services.jobs.running_chunks(job.job_id)
+
+    assert running() == {0}
+    wait_until(lambda: not running(), 5, "the chunk is free")
+    assert time.monotonic() - back >= 0.5
+
+
+def test_the_lock_names_its_holder(services: Services) -> None:
+    a_reconciler(services).tick(QUEUE)
+    assert services.redis.raw.get(QueueKeys(QUEUE).reconciler) == b"somebody"

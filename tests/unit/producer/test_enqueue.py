@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.errors import StorageUnavailable
+from millrace.core.errors import RedisUnavailable, StorageUnavailable
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow
@@ -103,6 +103,23 @@ def test_a_listing_that_fails_ends_the_job_and_is_raised(services: Services, spe
     published = directory(services, spec).published_errors()
     assert published is not None
     assert list(published) == []
+
+
+def test_a_redis_that_goes_away_for_a_moment_leaves_a_job_to_go_on_with(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed() -> Iterator[ManifestRow]:
+        yield from rows(PART + 5)
+        monkeypatch.setattr(services.jobs, "publish_part", away)
+
+    def away(*_: object) -> None:
+        raise RedisUnavailable("gone")
+
+    with pytest.raises(RedisUnavailable):
+        enqueue(services, spec, listed())
+    monkeypatch.undo()
+    record = services.jobs.record("j")
+    assert (record.state, record.ending, record.parts) == (JobState.ENQUEUING, None, 1)
 
 
 def test_a_listing_that_fails_waits_for_the_chunks_in_hand(

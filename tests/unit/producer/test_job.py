@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from millrace.cli.embedded_s3 import EmbeddedS3
-from millrace.core.errors import CorruptRecord, ItemError, JobNotFound, Stage, WaitTimeout
+from millrace.core.errors import (
+    CorruptRecord,
+    ItemError,
+    JobNotFound,
+    RedisUnavailable,
+    Stage,
+    WaitTimeout,
+)
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -19,6 +26,7 @@ from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
 from millrace.producer import Job, open_job
 from tests.faults.s3_proxy import s3_proxy
+from tests.support import capture_logs
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
 
 BAD = ItemError(Stage.DECODE, "bad_image", "no image")
@@ -150,6 +158,42 @@ def test_waiting_does_not_outlast_its_timeout_by_a_poll(job: Job) -> None:
     with pytest.raises(WaitTimeout):
         job.wait(0.1, poll_s=3)
     assert 0.1 <= time.monotonic() - begun < 2
+
+
+def test_waiting_rides_out_a_redis_that_goes_away(
+    services: Services, spec: JobSpec, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, answers = job.status, iter([True, False, False, True])
+    seen: list[JobStatus] = []
+
+    def status() -> JobStatus:
+        if not next(answers):
+            raise RedisUnavailable("gone")
+        if seen:
+            work(services, spec, 0)
+            work(services, spec, 1)
+        return honest()
+
+    monkeypatch.setattr(job, "status", status)
+    with capture_logs() as logs:
+        assert job.wait(30, progress=seen.append, poll_s=0.001).terminal
+    assert [entry["event"] for entry in logs if "Redis" in entry["event"]] == ["waiting for Redis"]
+
+
+@pytest.mark.parametrize("answers", [[], [True]])
+def test_waiting_for_a_redis_that_never_answered_or_stays_away_fails(
+    job: Job, monkeypatch: pytest.MonkeyPatch, answers: list[bool]
+) -> None:
+    honest, left = job.status, iter(answers)
+
+    def status() -> JobStatus:
+        if not next(left, False):
+            raise RedisUnavailable("gone")
+        return honest()
+
+    monkeypatch.setattr(job, "status", status)
+    with pytest.raises(RedisUnavailable):
+        job.wait(poll_s=0.001, patience_s=0.01)
 
 
 def test_another_thread_may_end_what_one_waits_for(

@@ -83,15 +83,14 @@ def test_an_image_is_noted_while_it_is_alone_in_flight(claims: Claims, pipeline:
 
 
 def test_dying_once_with_an_image_proves_nothing(claims: Claims, pipeline: Pipeline) -> None:
-    claims.suspect(lease(), 2)  # as a process notes that is gone a moment later
+    claims.suspect(lease(), 2, 1)  # as a process notes that is gone a moment later
     assert all(image.error is None for image in run(claims, pipeline))
     assert claims.suspects(lease()) == {}
 
 
 def test_dying_twice_with_it_does(claims: Claims, pipeline: Pipeline, services: Services) -> None:
     services.redis.raw.hset(JobKeys("job").attempts, "3", 4)
-    for _ in range(2):
-        claims.suspect(lease(), 2)
+    claims.suspect(lease(), 2, 2)
     images = run(claims, pipeline)
     assert [image.row.key for image in images if image.error] == ["2.png"]
     assert images[2].error is not None
@@ -111,15 +110,14 @@ def test_one_that_is_named_stays_named_and_resets_nothing(
 
 
 def test_other_chunks_are_not_suspected(claims: Claims, pipeline: Pipeline) -> None:
-    for _ in range(2):
-        claims.suspect(lease(33), 2)
+    claims.suspect(lease(33), 2, 2)
     assert all(image.error is None for image in run(claims, pipeline))
     assert claims.suspects(lease(33)) == {2: 2}
 
 
 def test_a_process_that_is_told_to_end_blames_nobody(claims: Claims, pipeline: Pipeline) -> None:
     careful = Careful(claims, pipeline)
-    claims.suspect(lease(), 1)
+    claims.suspect(lease(), 1, 1)
 
     def stopped_midway(row: ManifestRow) -> bytes:
         if row.key == "1.png":

@@ -83,3 +83,23 @@ def test_images_are_counted_over_all_threads() -> None:
         thread.join(10)
     assert in_hand.images == 4 * 200 * 3
     assert in_hand.leases() == []
+
+
+def test_a_chunk_in_hand_goes_on_under_its_new_lease() -> None:
+    in_hand = InHand()
+    in_hand.add(lease(1))
+    again = Lease("millrace.tiny", "job", 1, "worker/again", 2)
+    assert in_hand.renewed(again)
+    assert in_hand.leases() == [again]
+    assert not in_hand.renewed(lease(2))
+    in_hand.remove(lease(1))
+    assert in_hand.leases() == []
+
+
+def test_one_can_wait_for_it_to_be_closed() -> None:
+    in_hand = InHand()
+    assert not in_hand.wait_closed(0.01)
+    closer = threading.Timer(0.05, in_hand.close)
+    closer.start()
+    assert in_hand.wait_closed(20)
+    closer.join()

@@ -17,7 +17,7 @@ import pytest
 from millrace.cli.embedded_server import free_port
 from millrace.core.card import Card
 from millrace.core.claims import Answer, Claims, Lease, ModelIdentity
-from millrace.core.errors import ItemError, Stage
+from millrace.core.errors import ItemError, RedisUnavailable, Stage
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow, decode_row
@@ -682,3 +682,57 @@ def test_closing_waits_for_the_chunk_that_runs(bench: Bench) -> None:
     go_on.set()
     bench.in_hand.wait_empty()
     wait_until(lambda: bench.record(spec).state is JobState.SUCCEEDED, 10)
+
+
+def failing_finish(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int, then: Callable[[], object]
+) -> None:
+    """`finish` fails so often; `then` is called with the last failure."""
+    honest, failures = bench.claims.finish, iter(range(1, times + 1))
+
+    def finish(*arguments: Any) -> Any:
+        failure = next(failures, None)
+        if failure is None:
+            return honest(*arguments)
+        if failure == times:
+            then()
+        raise RedisUnavailable("gone")
+
+    monkeypatch.setattr(bench.claims, "finish", finish)
+    monkeypatch.setattr("millrace.worker.runner.AGAIN_S", 0.001)
+
+
+def test_a_committed_chunk_is_counted_when_redis_is_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.job()
+    held: list[int] = []
+    failing_finish(bench, monkeypatch, 3, lambda: held.append(len(bench.in_hand.leases())))
+    bench.handle(spec, 0)
+    assert held == [1]
+    assert bench.record(spec).done == 1
+    assert bench.predicted == 3
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_redis(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.job()
+    failing_finish(bench, monkeypatch, 3, bench.in_hand.close)
+    bench.handle(spec, 0)
+    assert bench.in_hand.leases() == []
+    assert bench.record(spec).done == 0
+    assert len(bench.lines(spec, 0)) == 3
+
+
+def test_a_chunk_in_hand_is_not_run_a_second_time_beside_itself(bench: Bench) -> None:
+    spec = bench.job()
+    lease = bench.claim(spec, 0)
+    bench.in_hand.add(lease)
+    bench.services.redis.raw.zadd(QueueKeys(QUEUE).leases, {lease.member: 1})  # it ran out
+    bench.handle(spec, 0)
+    assert bench.predicted == 0
+    (held,) = bench.in_hand.leases()
+    assert held.token != lease.token
+    bench.claims.renew(QUEUE, "3|bench", [held])
+    assert bench.services.redis.raw.zscore(QueueKeys(QUEUE).leases, lease.member) > 1
