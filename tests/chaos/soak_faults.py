@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import redis
 
+from millrace.core.errors import MillraceError
+from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import QueueKeys
+from millrace.producer import control
 from tests.chaos.soak_rig import Rig
 
 Fault = Callable[[Rig, random.Random], None]
@@ -112,24 +116,19 @@ def reconciler_gone(rig: Rig, chance: random.Random) -> None:
 
 
 def job_paused(rig: Rig, chance: random.Random) -> None:
-    from millrace.core.errors import MillraceError
-    from millrace.core.services import Services
-    from millrace.producer import control
-
     services = Services(Settings.load(redis_url=rig.redis.url))
-    jobs = services.jobs.active_jobs(QUEUE)
-    if not jobs:
-        return
-    job = chance.choice(sorted(jobs))
-    try:
-        control.pause(services, job)
-    except MillraceError:
-        return  # it has just ended
-    _lasting(chance, 3)
-    try:
-        control.resume(services, job)
-    except MillraceError:
-        return
+    with suppress(MillraceError):  # it has just ended
+        for job in services.jobs.active_jobs(QUEUE)[:1]:
+            control.pause(services, job)
+            _lasting(chance, 3)
+            control.resume(services, job)
+
+
+def job_cancelled(rig: Rig, chance: random.Random) -> None:
+    services = Services(Settings.load(redis_url=rig.redis.url))
+    with suppress(MillraceError):  # it has just ended
+        for job in services.jobs.active_jobs(QUEUE)[:1]:
+            control.cancel(services, job)
 
 
 def _queues(raw: redis.Redis) -> list[str]:
@@ -157,6 +156,8 @@ HANDS: tuple[tuple[Fault, ...], ...] = (
         messages_doubled,
         reconciler_gone,
         job_paused,
+        job_paused,
+        job_cancelled,
     ),
 )
 """Each tuple is worked through by a thread of its own, so faults of different ones overlap."""

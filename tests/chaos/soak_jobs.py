@@ -22,6 +22,7 @@ from PIL import Image
 
 from millrace.core.errors import ExitCode, JobNotFound, MillraceError
 from millrace.core.job import JobState
+from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
@@ -116,6 +117,8 @@ class Jobs:
                 code = self._command("resume", f"s3://{BUCKET}/out/{job}", "--from-storage")
                 if code == ExitCode.NOT_FOUND:
                     self._command(*arguments)
+                if code == ExitCode.CONFLICT and was_cancelled(f"s3://{BUCKET}/out/{job}"):
+                    return
             except MillraceError:
                 pass  # it is away for the moment
             time.sleep(POLL_S)
@@ -139,6 +142,13 @@ class Jobs:
         if killed_after is not None:
             self.faults["producer_killed"] += 1
         return process.returncode
+
+
+def was_cancelled(uri: str) -> bool:
+    """Whether the job had published that it was, which no wipe of Redis takes back."""
+    stores, place = Stores(Settings.load()), Location.parse(uri)
+    summary = JobDirectory(stores, place).read_summary()
+    return summary is not None and summary["state"] == JobState.CANCELLED
 
 
 @dataclass

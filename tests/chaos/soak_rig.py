@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
+from tests.chaos.crew import through
 from tests.faults.redis_server import MortalRedis
 from tests.faults.s3_proxy import Asked, Cut, Fault, Slow, Stall
 from tests.faults.tcp_proxy import TcpProxy
@@ -60,9 +60,7 @@ class SoakWorker:
 
     def __init__(self, redis: MortalRedis, env: dict[str, str], log: Path) -> None:
         self.proxy = TcpProxy("127.0.0.1", redis.port)
-        parts = urlsplit(redis.url)
-        netloc = f":{parts.password}@127.0.0.1:{self.proxy.port}"
-        url = urlunsplit(parts._replace(netloc=netloc))
+        url = through(self.proxy, redis.url)
         self._env = {**os.environ, **env, "MILLRACE_REDIS_URL": url}
         self._log = log
         self._process = self._start()
