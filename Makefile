@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 PACKAGES := core models export producer worker cli
 
 .PHONY: demo test unit integration acceptance chaos soak lint format env clean
@@ -12,19 +13,19 @@ demo: env
 	$(BIN)/millrace demo
 
 test: env
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
 
 unit: env
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 integration: env
-	$(BIN)/python -m pytest tests/integration
+	$(PYTEST) tests/integration
 
 acceptance: env
-	$(BIN)/python -m pytest tests/acceptance
+	$(PYTEST) tests/acceptance
 
 chaos: env
-	$(BIN)/python -m pytest tests/chaos
+	$(PYTEST) tests/chaos
 
 # Ten minutes of random faults; SOAK="--minutes 1 --seed 7" for others.
 soak: env
