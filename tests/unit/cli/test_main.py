@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -23,14 +23,17 @@ every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
 def test_help_answers_at_once() -> None:
-    best = float("inf")
-    for _ in range(10):  # a busy machine is given another chance
-        start = time.perf_counter()
+    # Processor time, which is all it takes on an idle machine, and hardly more on a busy one.
+    best_s = float("inf")
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([*MILLRACE, "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - start)
-        if best < 0.3:
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best_s = min(best_s, spent_s)
+        if best_s < 0.3:
             break
-    assert best < 0.3
+    assert best_s < 0.3
 
 
 def loaded_by(*arguments: str) -> set[str]:
