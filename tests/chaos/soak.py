@@ -16,21 +16,28 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from millrace.cli.embedded_s3 import EmbeddedS3
-from millrace.core.errors import ExitCode
+from millrace.core.errors import JobConflict
+from millrace.core.jobdir import JobDirectory
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.core.storage import Location
+from millrace.producer.job import Job
+from millrace.producer.recover import restore
+from millrace.producer.verify import verify
 from tests.chaos.soak_faults import HANDS, Fault
 from tests.chaos.soak_jobs import BUCKET, Account, Jobs, upload, was_cancelled
 from tests.chaos.soak_rig import Rig, SoakWorker, Weather
 from tests.faults.redis_server import MortalRedis
 from tests.faults.s3_proxy import s3_proxy
 from tests.job_checks import check_job, check_predictions
-from tests.support import export_tiny, millrace, millrace_json
+from tests.support import export_tiny
 
 WORKERS = 3
 JOBS_AT_ONCE = 3
@@ -90,7 +97,7 @@ def soak(seed: str, lasts_s: float, logs: Path, stack: ExitStack) -> int:
     jobs.run(JOBS_AT_ONCE, SETTLE_S)
     for hand in shaken:
         hand.result()
-    return report(jobs, env, repository / "tiny" / "1", pixels)
+    return report(jobs, repository / "tiny" / "1", pixels)
 
 
 def shake(rig: Rig, seed: str, faults: Sequence[Fault], happened: Counter[str]) -> None:
@@ -104,28 +111,29 @@ def shake(rig: Rig, seed: str, faults: Sequence[Fault], happened: Counter[str]) 
         time.sleep(chance.uniform(0, PAUSE_S))
 
 
-def report(
-    jobs: Jobs, env: dict[str, str], bundle: Path, pixels: dict[str, npt.NDArray[np.uint8]]
-) -> int:
+def report(jobs: Jobs, bundle: Path, pixels: dict[str, npt.NDArray[np.uint8]]) -> int:
     """Look at every job as a reader of the store would, and print what was found."""
+    services = Services(Settings.load(redis_url=jobs.rig.redis.url))
     account, wrong, cancelled = Account(), list(jobs.unfinished), 0
     for job in jobs.images:
         if job in jobs.unfinished:
             continue
         uri = f"s3://{BUCKET}/out/{job}"
         try:
+            directory = JobDirectory(services.stores, Location.parse(uri))
             if was_cancelled(uri):
                 cancelled += 1
-                assert millrace_json("verify", uri, env=env)["ok"]
+                assert verify(services, directory).ok
                 continue
             account.add(uri)
-            if millrace("status", job, env=env).returncode == ExitCode.NOT_FOUND:
-                # It had ended when Redis was wiped.
-                millrace_json("resume", uri, "--from-storage", env=env)
-                millrace("status", job, "--watch", env=env)
-            outcomes = check_job(uri, millrace_json("status", job, env=env))
+            with suppress(JobConflict):  # Redis knows it; if not, it had ended before a wipe
+                restore(services, directory)
+            status = Job(services, job).wait(SETTLE_S)
+            outcomes = check_job(uri, status.model_dump(mode="json"))
             assert len(outcomes) == jobs.images[job]
-            assert millrace_json("verify", job, env=env)["ok"]
+            found = verify(services, directory)
+            assert found.ok, found.findings
+            assert found.asked_redis
             check_predictions(bundle, outcomes, pixels)
         except Exception as error:
             print(f"{job}: {error!r}"[:2000])
