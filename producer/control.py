@@ -65,6 +65,7 @@ def look_after(services: Services, job: str) -> None:
     record = services.jobs.record(job)
     if record.state is JobState.CANCELLING:
         free_expired(services.redis, record.spec.queue)
+        record = services.jobs.record(job)  # its last lease may have been among them
     if record.state is JobState.FINALIZING or services.jobs.settle(record):
         services.finalizer.finalize(job)
 
