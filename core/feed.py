@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from millrace.core.bitmaps import bit
 from millrace.core.chunk_queue import ChunkQueue
-from millrace.core.job import JobSpec
+from millrace.core.job import TAKES_WORK, JobSpec
 from millrace.core.jobstore import JobStore
 from millrace.core.topology import JobKeys, QueueKeys
 
@@ -36,14 +36,15 @@ class Feeder:
         return self._queue.send(spec.queue, spec.job_id, chunks)
 
     def feed_missing(self, spec: JobSpec, waiting: set[tuple[str, int]]) -> int:
-        """Re-send chunks behind the pointer that are not finished, leased, or in `waiting`.
+        """Re-send chunks behind the pointer that are not finished, leased, or in `waiting`;
+        returns how many. A job that takes no work is sent nothing.
 
         `waiting` is what `ChunkQueue.waiting` saw *before* this call, so that a chunk taken
         in the meantime shows as leased or finished.
         """
         job = spec.job_id
         record = self._store.record(job)
-        if record.state.terminal or record.fed == record.done - record.ahead:
+        if record.state not in TAKES_WORK or record.fed == record.done - record.ahead:
             return 0
         running = self._store.running_chunks(job)
         done = self._store.done_bitmap(job)

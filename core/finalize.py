@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import MillraceError, SpecMismatch
+from millrace.core.errors import AccessDenied, MillraceError, ObjectNotFound, SpecMismatch
 from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
@@ -72,12 +73,34 @@ class Finalizer:
         record = ended.record
         directory = JobDirectory(self._stores, record.spec.directory)
         directory.confirm(record.spec)
+        if record.counts.cancelled:
+            self._remove_uncounted(directory, record, keep_lock)
         failed = set_bits(self._store.failed_bitmap(record.spec.job_id))
         lines = directory.error_lines(record.spec.plan, now_and_then(keep_lock, failed))
         directory.put_errors(line + b"\n" for line in lines)
         directory.put_summary(_summary(ended))
         if record.state in WHOLE:
             directory.put_success()
+
+    def _remove_uncounted(
+        self, directory: JobDirectory, record: JobRecord, keep_lock: Callable[[], None]
+    ) -> None:
+        """A worker that died between committing and counting leaves a chunk the job now ends
+        without; its object would contradict the counts, and nobody counts it any more."""
+        job, plan = record.spec.job_id, record.spec.plan
+        counted = set(set_bits(self._store.done_bitmap(job)))
+        if len(counted) != record.done:
+            return  # Redis has forgotten the job meanwhile: its objects are all that is left of it
+        standing = now_and_then(keep_lock, directory.committed_chunks(plan))
+        uncounted = list[int]()
+        with suppress(ObjectNotFound):  # a directory nothing was ever written to
+            uncounted = [chunk for chunk in standing if chunk not in counted]
+        for chunk in uncounted:
+            try:
+                directory.delete_chunk(plan, chunk)
+            except AccessDenied as error:
+                # The job is to end all the same.
+                log.warning("an uncounted chunk stays", job=job, chunk=chunk, error=error.message)
 
 
 def now_and_then(

@@ -67,6 +67,9 @@ _ENDINGS = frozenset({_S.SUCCEEDED, _S.COMPLETED_WITH_ERRORS, _S.FAILED, _S.CANC
 WHOLE = frozenset({_S.SUCCEEDED, _S.COMPLETED_WITH_ERRORS})
 """Endings that leave no image without an outcome and are no failure."""
 
+TAKES_WORK = frozenset({_S.QUEUED, _S.ENQUEUING, _S.RUNNING})
+"""Its chunks may be claimed."""
+
 _GIVING_UP = frozenset({_S.CANCELLING, _S.FINALIZING})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {

@@ -9,14 +9,12 @@ from millrace.core.claims import free_expired
 from millrace.core.errors import JobNotFound, MillraceError, RedisUnavailable
 from millrace.core.feed import Feeder
 from millrace.core.finalize import Finalizer
-from millrace.core.job import JobState
+from millrace.core.job import TAKES_WORK, JobState
 from millrace.core.jobstore import JobStore
 from millrace.core.log import get_logger
 from millrace.core.topology import QueueKeys
 
 log = get_logger(__name__)
-
-_WORKING = (JobState.ENQUEUING, JobState.RUNNING)
 
 
 class Reconciler:
@@ -94,7 +92,7 @@ class Reconciler:
             raise
         if record.state is JobState.FINALIZING or self._store.settle(record):
             self._finalizer.finalize(job)
-        elif record.state in _WORKING:
+        elif record.state in TAKES_WORK:
             resent = self._feeder.feed_missing(record.spec, waiting)
             if resent:
                 log.info("re-sent chunks that were lost", job=job, chunks=resent)

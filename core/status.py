@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from millrace.core.job import JobState
+from millrace.core.job import TAKES_WORK, JobState
 from millrace.core.jobstore import Snapshot
 from millrace.core.record import JobRecord, from_ms
 from millrace.core.topology import (
@@ -186,7 +186,7 @@ def _eta(record: JobRecord, rate: float) -> float | None:
 
 def _health(snapshot: Snapshot, now: datetime) -> Health:
     record = snapshot.record
-    if record.state not in (JobState.QUEUED, JobState.ENQUEUING, JobState.RUNNING):
+    if record.state not in TAKES_WORK:
         return "ok"
     if not record.listing_complete and not snapshot.has_producer:
         return "no_producer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from millrace.core.claims import free_expired
 from millrace.core.errors import AccessDenied, JobConflict, NotFound, StorageUnavailable
-from millrace.core.job import JobSpec, JobState, Priority, Reason
+from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
 from millrace.core.services import Services
@@ -32,7 +32,7 @@ def pause(services: Services, job: str) -> None:
 def resume(services: Services, job: str) -> None:
     """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way."""
     state = services.jobs.unpause(job)
-    if state not in (JobState.QUEUED, JobState.ENQUEUING, JobState.RUNNING):
+    if state not in TAKES_WORK:
         raise _too_late(job, state, "resumed")
     spec = services.jobs.spec(job)
     # What was dropped while it was paused is missing now.
@@ -72,6 +72,7 @@ def look_after(services: Services, job: str) -> None:
     record = services.jobs.record(job)
     if record.state is JobState.CANCELLING:
         free_expired(services.redis, record.spec.queue)
+        record = services.jobs.record(job)  # its last lease may have been among them
     if record.state is JobState.FINALIZING or services.jobs.settle(record):
         services.finalizer.finalize(job)
 

@@ -154,15 +154,17 @@ def submit_spec(
     rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
     spec, fresh = _write_spec(services, spec)
     with _hint(f"millrace resume {spec.directory} --from-storage"):
-        standing = services.jobs.create(spec)
-    if standing is not None and standing != spec.digest:
-        raise _conflict(spec.job_id)
-    if standing is None:
-        if not fresh and JobDirectory(services.stores, spec.directory).parts():
+        begun = not fresh and JobDirectory(services.stores, spec.directory).parts()
+        if begun and not _stands(services, spec):
+            # Without a record of it, for that would keep it from being restored.
             raise JobConflict(
                 f"{spec.directory} holds a job that Redis no longer knows",
                 hint=f"millrace resume {spec.directory} --from-storage",
             )
+        standing = services.jobs.create(spec)
+    if standing is not None and standing != spec.digest:
+        raise _conflict(spec.job_id)
+    if standing is None:
         with (
             _hint(f"millrace resume {spec.job_id}"),
             services.jobs.producing(spec.job_id) as still_ours,

@@ -5,11 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import replace
-from itertools import count
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from millrace.core.bitmaps import bit
 from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity, release_expired
@@ -491,99 +488,3 @@ def test_a_cancelled_job_is_ready_when_its_last_lease_is_gone(
     assert not end(first)
     assert end(last)
     assert services.jobs.record(job).state is JobState.FINALIZING
-
-
-# --- any order of anything ---
-
-numbers = count()
-CHUNKS = 3
-
-steps = st.one_of(
-    st.tuples(st.just("claim"), st.integers(0, 1), st.integers(0, CHUNKS)),
-    st.tuples(st.just("claim and fall silent"), st.integers(0, 1), st.integers(0, CHUNKS)),
-    st.tuples(st.just("finish"), st.integers(0, 7), st.just(0)),
-    st.tuples(st.just("release"), st.integers(0, 7), st.integers(0, 1)),
-    st.tuples(st.just("expire"), st.integers(0, CHUNKS), st.just(0)),
-    st.tuples(st.sampled_from(["listed", "stop"]), st.just(0), st.just(0)),
-)
-
-
-class Story:
-    """A job of three chunks, what its workers did, and what must be true of it meanwhile."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        self.job = standing_job(
-            services, a_spec(f"story-{next(numbers)}"), rows=2 * CHUNKS, listed=False
-        ).job_id
-        self.alive = [a_worker(services, f"alive{n}", max_attempts=2) for n in range(2)]
-        self.silent = [a_worker(services, f"silent{n}", lease_s=0) for n in range(2)]
-        self.leases: list[Lease] = []
-        self.counted: set[int] = set()
-        self.ready = 0
-
-    def take(self, what: str, a: int, b: int) -> None:
-        jobs = self.services.jobs
-        if what.startswith("claim"):
-            crew = self.alive if what == "claim" else self.silent
-            answer, lease = crew[a].claim(QUEUE, self.job, b, MODEL)
-            if answer.holds_lease:
-                assert b not in self.counted
-                self.leases.append(lease)
-        elif what == "finish" and a < len(self.leases):
-            self.finish(self.leases[a])
-        elif what == "release" and a < len(self.leases):
-            self.ready += self.alive[0].release(self.leases[a], forget_attempt=bool(b))
-        elif what == "expire":
-            self.ready += release_expired(self.services.redis, QUEUE, self.job, a)
-        elif what == "listed":
-            self.ready += jobs.listing_done(self.job)
-        elif what == "stop":
-            self.ready += jobs.stop(self.job, JobState.CANCELLED, "interrupted")
-
-    def finish(self, lease: Lease) -> None:
-        # Chunk n holds two rows, n % 3 of which failed.
-        tally = a_tally(2 - lease.chunk % 3, lease.chunk % 3)
-        answer, ready = self.alive[0].finish(lease, tally, NO_TIME)
-        self.ready += ready
-        assert (answer is Finish.REPEAT) == (lease.chunk in self.counted)
-        if answer is Finish.FIRST:
-            self.counted.add(lease.chunk)
-
-    def check(self) -> None:
-        record = self.services.jobs.record(self.job)
-        counts = record.counts
-        assert counts.total == 2 * CHUNKS
-        assert counts.failed == sum(chunk % 3 for chunk in self.counted)
-        assert counts.succeeded + counts.failed == 2 * len(self.counted)
-        assert counts.pending == counts.total - 2 * len(self.counted) >= 0
-        assert record.done == len(self.counted)
-        bitmap = self.services.jobs.done_bitmap(self.job)
-        assert {chunk for chunk in range(CHUNKS) if bit(bitmap, chunk)} == self.counted
-        assert self.ready == (record.state is JobState.FINALIZING) <= 1
-
-    def end(self) -> None:
-        """However it went, workers that go on until nothing is left bring it to its end."""
-        for chunk in range(CHUNKS):
-            self.ready += release_expired(self.services.redis, QUEUE, self.job, chunk)
-        for lease in self.leases:
-            self.finish(lease)
-        for chunk in range(CHUNKS):
-            self.take("claim", 0, chunk)
-            if self.leases and self.leases[-1].chunk == chunk:
-                self.finish(self.leases[-1])
-        self.take("listed", 0, 0)
-        assert self.ready == 1
-        self.check()
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(story=st.lists(steps, max_size=25))
-def test_whatever_is_delivered_in_whatever_order_every_image_is_counted_once(
-    services: Services, story: list[tuple[str, int, int]]
-) -> None:
-    played = Story(services)
-    for step in story:
-        played.take(*step)
-        played.check()
-    played.end()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.core.chunks import PART_ROWS
 from millrace.core.errors import (
+    AccessDenied,
     CorruptRecord,
     ItemError,
     JobNotFound,
@@ -110,6 +111,56 @@ def test_a_cancelled_job_publishes_what_there_is(services: Services, spec: JobSp
     assert record.counts == Counts(total=6, succeeded=1, failed=1, skipped=0, cancelled=4)
     assert published(spec, "_SUCCESS") is None
     assert len((published(spec, "errors.jsonl") or b"").splitlines()) == 1
+
+
+def uncounted(services: Services, spec: JobSpec) -> JobDirectory:
+    """A cancelled job of two chunks, both in storage; one's worker died before it was counted."""
+    standing_job(services, spec, rows=4)
+    work(services, spec, 0, good="01")
+    directory = JobDirectory(services.stores, spec.directory)
+    body = encode_lines(prediction_line(ManifestRow(key), []) for key in "23")
+    directory.create_chunk(spec.plan, 1, body)
+    assert services.jobs.stop("j", JobState.CANCELLED, "requested")
+    return directory
+
+
+def test_a_chunk_that_was_never_counted_does_not_outlive_the_job(
+    services: Services, spec: JobSpec
+) -> None:
+    directory = uncounted(services, spec)
+    services.finalizer.finalize("j")
+    assert list(directory.committed_chunks(spec.plan)) == [0]
+    counts = summary(spec)["counts"]
+    assert (counts["succeeded"], counts["cancelled"]) == (2, 2)
+
+
+def test_a_chunk_that_must_not_be_removed_holds_up_no_end(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = uncounted(services, spec)
+
+    def refuse(*_: object) -> None:
+        raise AccessDenied("no deleting here")
+
+    monkeypatch.setattr(JobDirectory, "delete_chunk", refuse)
+    assert services.finalizer.finalize("j")
+    assert services.jobs.record("j").state is JobState.CANCELLED
+    assert sorted(directory.committed_chunks(spec.plan)) == [0, 1]
+
+
+def test_nothing_is_removed_once_redis_has_forgotten_what_counts(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = uncounted(services, spec)
+    done_bitmap = services.jobs.done_bitmap
+
+    def wiped(job: str) -> bytes:
+        services.redis.raw.flushdb()
+        return done_bitmap(job)
+
+    monkeypatch.setattr(services.jobs, "done_bitmap", wiped)
+    assert not services.finalizer.finalize("j")
+    assert sorted(directory.committed_chunks(spec.plan)) == [0, 1]
 
 
 def test_an_input_without_images_has_failed_and_says_why(services: Services, spec: JobSpec) -> None:

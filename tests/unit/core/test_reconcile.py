@@ -157,6 +157,17 @@ def test_a_cancelled_job_somebody_works_on_is_left_alone(services: Services, job
     assert waiting(services) == set()
 
 
+def test_a_job_found_past_its_deadline_is_sent_nothing_more(
+    services: Services, job: JobSpec
+) -> None:
+    a_worker(services).claim(QUEUE, "job", 0, MODEL)
+    services.redis.raw.hset(JobKeys("job").record, "deadline_ms", 1)
+    services.redis.raw.delete(QUEUE)
+    tick(services)
+    assert services.jobs.record("job").state is JobState.CANCELLING
+    assert waiting(services) == set()
+
+
 def test_a_finished_job_that_was_not_settled_is_finalized(services: Services, job: JobSpec) -> None:
     worker = a_worker(services)
     for chunk in range(4):

@@ -154,6 +154,14 @@ def test_cancelling_twice_is_cancelling_once(services: Services, spec: JobSpec, 
     assert finish(a_worker(services), lease) == (Finish.FIRST, True)
 
 
+def test_a_job_whose_last_worker_died_long_ago_is_cancelled_at_once(
+    services: Services, spec: JobSpec, job: Job
+) -> None:
+    leased(services, spec, 0, lease_s=0)
+    job.cancel()
+    assert state(services) is JobState.CANCELLED
+
+
 def test_the_lease_of_a_dead_worker_holds_the_end_up_until_it_runs_out(
     services: Services, spec: JobSpec, job: Job
 ) -> None:
