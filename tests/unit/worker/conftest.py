@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from millrace.core.services import Services
+from tests.unit.worker.runner_bench import Bench
 from tests.unit.worker.saved_models import Workshop
 
 
@@ -26,3 +29,10 @@ def plain_logs() -> Iterator[None]:
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture
+def bench(services: Services, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(services, tmp_path)
+    yield made
+    made.close()
