@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from PIL import Image
 
 from millrace.core.services import Services
 from tests.unit.worker.runner_bench import Bench
@@ -33,6 +34,13 @@ def plain_logs() -> Iterator[None]:
 
 @pytest.fixture
 def bench(services: Services, tmp_path: Path) -> Iterator[Bench]:
+    """A runner, and jobs for it to run."""
     made = Bench(services, tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder may raise Pillow's global limit; the next test starts from Pillow's own."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
