@@ -19,18 +19,16 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow, decode_row
 from millrace.core.message import ChunkMessage
-from millrace.core.model_ref import ModelRef
 from millrace.core.record import JobRecord
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import JobKeys, QueueKeys
-from millrace.producer.submit import make_spec, submit_spec
 from millrace.worker.batcher import BatchLimits, MicroBatcher
 from millrace.worker.images import ImageDecoder
 from millrace.worker.in_hand import InHand
 from millrace.worker.pipeline import Pipeline, Threads
 from millrace.worker.runner import ChunkRunner, Model
-from tests.support import write_png
+from tests.support import submitted, write_png
 
 QUEUE = "millrace.mean"
 IDENTITY = ModelIdentity("1", "sha256:mean")
@@ -89,19 +87,12 @@ class Bench:
         self.pipeline.close()
         self.batcher.stop()
 
-    def job(self, images: int = 5, *, model: str = "mean", **fields: Any) -> JobSpec:
+    def job(self, images: int = 5, **fields: Any) -> JobSpec:
         """Submit `images` pictures, number n of grey n, in chunks of three."""
         for n in range(images):
             write_png(self.root / "in" / f"{n:02d}.png", np.full((2, 2), n, np.uint8))
-        spec = make_spec(
-            self.services,
-            str(self.root / "in"),
-            model=ModelRef.parse(model),
-            output=fields.pop("output", str(self.root / "out")),
-            **({"chunk_size": 3} | fields),
-        )
-        submit_spec(self.services, spec)
-        return spec
+        asked: dict[str, Any] = {"model": "mean", "chunk_size": 3} | fields
+        return submitted(self.services, self.root, **asked)
 
     def directory(self, spec: JobSpec) -> JobDirectory:
         return JobDirectory(self.services.stores, spec.directory)
