@@ -1,4 +1,4 @@
-"""What tests share: waiting on conditions, real workers, real images, a known model."""
+"""What tests share: waiting on conditions, real workers, images, jobs, a known model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from millrace.core.fleet import Fleet
+from millrace.core.job import JobSpec
+from millrace.core.model_ref import ModelRef
 from millrace.core.redis_client import RedisClient
+from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.producer.submit import make_spec, submit_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "real"
@@ -149,6 +153,31 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """uint8 [height, width] or [height, width, 3] as a PNG file, which keeps every value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def write_pngs(folder: Path, count: int, *, digits: int = 1) -> Path:
+    """Fill `folder` with `0.png`, `1.png`, … for `tiny`: number n is `random_pixels(n, (8, 8))`.
+
+    `digits` pads the numbers with zeros. Returns the folder.
+    """
+    for n in range(count):
+        write_png(folder / f"{n:0{digits}d}.png", random_pixels(n, (8, 8)))
+    return folder
+
+
+def submitted(
+    services: Services, root: Path, *, model: str = "tiny", output: str | None = None, **asked: Any
+) -> JobSpec:
+    """Submit a job over what lies in `root/in`, its results in `root/out`."""
+    spec = make_spec(
+        services,
+        str(root / "in"),
+        model=ModelRef.parse(model),
+        output=output or str(root / "out"),
+        **asked,
+    )
+    submit_spec(services, spec)
+    return spec
 
 
 def random_pixels(seed: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -10,14 +10,12 @@ import pytest
 
 from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
-from tests.support import millrace, millrace_json, random_pixels, write_png
+from tests.support import millrace, millrace_json, write_pngs
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(5):
-        write_png(tmp_path / "in" / f"{n}.png", random_pixels(n, (8, 8)))
-    return tmp_path / "in"
+    return write_pngs(tmp_path / "in", 5)
 
 
 def refused(

@@ -18,7 +18,7 @@ from millrace.core.chunk_queue import ChunkQueue
 from millrace.core.redis_client import RedisClient
 from millrace.core.settings import Settings
 from tests.job_checks import check_job
-from tests.support import millrace, random_pixels, running_worker, wait_until, write_png
+from tests.support import millrace, running_worker, wait_until, write_pngs
 
 QUEUE = "millrace.tiny:1"
 
@@ -74,9 +74,7 @@ GARBAGE = [
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(30):
-        write_png(tmp_path / "in" / f"{n:02d}.png", random_pixels(n, (8, 8)))
-    return tmp_path / "in"
+    return write_pngs(tmp_path / "in", 30, digits=2)
 
 
 def enqueue_and_wait(images: Path, out: Path, env: dict[str, str]) -> None:

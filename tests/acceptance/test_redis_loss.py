@@ -11,14 +11,7 @@ import pytest
 
 from tests.faults.redis_server import MortalRedis
 from tests.job_checks import check_job
-from tests.support import (
-    millrace,
-    millrace_json,
-    random_pixels,
-    running_worker,
-    wait_until,
-    write_png,
-)
+from tests.support import millrace, millrace_json, running_worker, wait_until, write_pngs
 
 IMAGES = 320
 CHUNK = 4
@@ -32,8 +25,7 @@ def mortal() -> Iterator[MortalRedis]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(IMAGES):
-        write_png(tmp_path / "in" / f"{n:04d}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", IMAGES, digits=4)
     for n in (7, 150, 301):
         (tmp_path / "in" / f"{n:04d}.png").write_bytes(b"no picture")
     return tmp_path / "in"

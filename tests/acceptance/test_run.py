@@ -13,13 +13,12 @@ import pytest
 
 from tests.acceptance.test_job import fill
 from tests.job_checks import check_job
-from tests.support import MILLRACE, millrace, random_pixels, wait_until, write_png
+from tests.support import MILLRACE, millrace, wait_until, write_pngs
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(40):
-        write_png(tmp_path / "in" / "deep" / f"{n:02d}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in" / "deep", 40, digits=2)
     return tmp_path / "in"
 
 

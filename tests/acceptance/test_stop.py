@@ -13,10 +13,9 @@ from tests.support import (
     RunningWorker,
     millrace,
     millrace_json,
-    random_pixels,
     running_worker,
     wait_until,
-    write_png,
+    write_pngs,
 )
 
 IMAGES = 240
@@ -24,9 +23,7 @@ IMAGES = 240
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(IMAGES):
-        write_png(tmp_path / "in" / f"{n:04d}.png", random_pixels(n, (8, 8)))
-    return tmp_path / "in"
+    return write_pngs(tmp_path / "in", IMAGES, digits=4)
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from millrace.core.settings import Settings
 from millrace.core.topology import JobKeys
 from tests.faults.s3_proxy import Asked, Fault, Stall, s3_proxy
 from tests.job_checks import check_job
-from tests.support import (
-    MILLRACE,
-    millrace,
-    millrace_json,
-    random_pixels,
-    running_worker,
-    wait_until,
-    write_png,
-)
+from tests.support import MILLRACE, millrace, millrace_json, running_worker, wait_until, write_pngs
 
 WRITES = ["errors.jsonl", "summary.json", "_SUCCESS"]
 
@@ -49,8 +41,7 @@ class Holding:
 def test_a_finalizer_killed_at_any_point_is_replaced(
     s3: EmbeddedS3, bucket: str, env: dict[str, str], tmp_path: Path
 ) -> None:
-    for n in range(6):
-        write_png(tmp_path / "in" / f"{n}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", 6)
     (tmp_path / "in" / "6.png").write_bytes(b"no picture")
     env |= s3.environment
     redis = RedisClient(Settings.load(redis_url=env["MILLRACE_REDIS_URL"]))

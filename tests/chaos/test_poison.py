@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.job_checks import check_job
-from tests.support import millrace, millrace_json, random_pixels, running_worker, write_png
+from tests.support import millrace, millrace_json, running_worker, write_pngs
 
 IMAGES = 60
 POISON = "in/0031.png"
@@ -31,8 +31,7 @@ PIL.Image.open = open_or_die
 def test_a_poisoned_image_is_named_and_the_rest_completes(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    for n in range(IMAGES):
-        write_png(tmp_path / "in" / f"{n:04d}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", IMAGES, digits=4)
     with (tmp_path / POISON).open("ab") as picture:
         picture.write(b"POISON")
     (tmp_path / "killer").mkdir()

@@ -5,14 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.job_checks import check_job
-from tests.support import (
-    millrace,
-    millrace_json,
-    random_pixels,
-    running_worker,
-    wait_until,
-    write_png,
-)
+from tests.support import millrace, millrace_json, running_worker, wait_until, write_pngs
 
 BLOCKER = '''
 """Imported by every Python that starts: the first worker's event loop blocks for ever."""
@@ -34,8 +27,7 @@ Hub.call_repeatedly = call_repeatedly
 
 
 def test_a_consumer_that_stands_still_is_replaced(tmp_path: Path, env: dict[str, str]) -> None:
-    for n in range(20):
-        write_png(tmp_path / "in" / f"{n:02d}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", 20, digits=2)
     (tmp_path / "blocker").mkdir()
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     wedge = tmp_path / "wedge"

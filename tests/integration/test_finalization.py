@@ -11,15 +11,14 @@ from millrace.core.claims import Claims, Finish, ModelIdentity
 from millrace.core.errors import ItemError, Stage, StorageUnavailable, WaitTimeout
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
-from millrace.core.model_ref import ModelRef
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.status import JobStatus
 from millrace.producer.enqueue import give_up
 from millrace.producer.job import Job
-from millrace.producer.submit import make_spec, submit_spec
 from tests.job_checks import check_job
+from tests.support import submitted
 
 MODEL = ModelIdentity("1", "sha256:0")
 
@@ -29,16 +28,12 @@ def claims(services: Services) -> Claims:
     return Claims(services.redis, worker="test", lease_s=30, max_attempts=5)
 
 
-def submitted(services: Services, tmp_path: Path, images: int) -> JobSpec:
+def a_job(services: Services, tmp_path: Path, images: int) -> JobSpec:
     source = tmp_path / "in"
     source.mkdir()
     for n in range(images):
         (source / f"{n}.png").write_bytes(b"x")
-    spec = make_spec(
-        services, str(source), model=ModelRef("any"), output=str(tmp_path / "out"), chunk_size=2
-    )
-    submit_spec(services, spec)
-    return spec
+    return submitted(services, tmp_path, model="any", chunk_size=2)
 
 
 def finish_chunk(services: Services, claims: Claims, spec: JobSpec, chunk: int) -> bool:
@@ -58,7 +53,7 @@ def finish_chunk(services: Services, claims: Claims, spec: JobSpec, chunk: int) 
 def test_a_reader_finalizes_what_the_last_worker_left(
     services: Services, claims: Claims, tmp_path: Path
 ) -> None:
-    spec = submitted(services, tmp_path, 5)
+    spec = a_job(services, tmp_path, 5)
     assert [finish_chunk(services, claims, spec, chunk) for chunk in (1, 0, 2)] == [
         False,
         False,
@@ -77,7 +72,7 @@ def test_a_reader_finalizes_what_the_last_worker_left(
 def test_a_finalizer_that_dies_midway_is_repaired(
     services: Services, claims: Claims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = submitted(services, tmp_path, 3)
+    spec = a_job(services, tmp_path, 3)
     for chunk in (0, 1):
         finish_chunk(services, claims, spec, chunk)
     for step in ("put_errors", "put_summary", "put_success"):
@@ -95,7 +90,7 @@ def test_a_finalizer_that_dies_midway_is_repaired(
 
 
 def test_of_many_readers_one_finalizes(services: Services, claims: Claims, tmp_path: Path) -> None:
-    spec = submitted(services, tmp_path, 2)
+    spec = a_job(services, tmp_path, 2)
     assert finish_chunk(services, claims, spec, 0)
     did = []
     barrier = threading.Barrier(6)
@@ -116,7 +111,7 @@ def test_of_many_readers_one_finalizes(services: Services, claims: Claims, tmp_p
 def test_giving_up_waits_for_the_chunks_in_hand_and_counts_them(
     services: Services, claims: Claims, tmp_path: Path
 ) -> None:
-    spec = submitted(services, tmp_path, 6)
+    spec = a_job(services, tmp_path, 6)
     answer, lease = claims.claim(spec.queue, spec.job_id, 0, MODEL)
     assert answer.holds_lease
     give_up(services, spec.job_id, JobState.FAILED, Reason.MODEL_LOAD_FAILED)
@@ -140,7 +135,7 @@ def test_giving_up_waits_for_the_chunks_in_hand_and_counts_them(
 def test_a_chunk_that_comes_after_the_end_is_not_counted(
     services: Services, claims: Claims, tmp_path: Path
 ) -> None:
-    spec = submitted(services, tmp_path, 4)
+    spec = a_job(services, tmp_path, 4)
     late = Claims(services.redis, worker="frozen", lease_s=30, max_attempts=5)
     _, lease = late.claim(spec.queue, spec.job_id, 0, MODEL)
     # Its lease is taken from it, as the reconciler does once it has expired.
@@ -160,7 +155,7 @@ def test_a_chunk_that_comes_after_the_end_is_not_counted(
 def test_waiting_ends_with_the_job_or_with_the_timeout(
     services: Services, claims: Claims, tmp_path: Path
 ) -> None:
-    spec = submitted(services, tmp_path, 2)
+    spec = a_job(services, tmp_path, 2)
     job = Job(services, spec.job_id)
     seen: list[JobStatus] = []
     with pytest.raises(WaitTimeout):

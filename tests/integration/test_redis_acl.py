@@ -26,13 +26,7 @@ from millrace.producer.retry import retry
 from millrace.producer.submit import submit
 from millrace.producer.verify import verify
 from tests.job_checks import check_job
-from tests.support import (
-    ROOT,
-    millrace,
-    random_pixels,
-    running_worker,
-    write_png,
-)
+from tests.support import ROOT, millrace, running_worker, write_pngs
 
 DEPLOY = ROOT / "deploy" / "redis"
 PASSWORDS = {
@@ -121,8 +115,7 @@ def worker_env(server: GuardedRedis, repository: Path) -> dict[str, str]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for n in range(8):
-        write_png(tmp_path / "in" / f"{n}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", 8)
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
     return tmp_path / "in"
 

@@ -16,14 +16,7 @@ from millrace.core.celery_app import make_app
 from millrace.core.settings import Settings
 from tests.faults.tcp_proxy import tcp_proxy
 from tests.job_checks import check_job
-from tests.support import (
-    millrace,
-    millrace_json,
-    random_pixels,
-    running_worker,
-    wait_until,
-    write_png,
-)
+from tests.support import millrace, millrace_json, running_worker, wait_until, write_pngs
 
 
 @pytest.fixture
@@ -35,8 +28,7 @@ def authority(tmp_path: Path) -> trustme.CA:
 
 @pytest.fixture
 def enqueue(tmp_path: Path) -> tuple[str, ...]:
-    for n in range(5):
-        write_png(tmp_path / "in" / f"{n}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", 5)
     return ("enqueue", str(tmp_path / "in"), "--model", "tiny", "--out", str(tmp_path / "out"))
 
 

@@ -16,7 +16,7 @@ from millrace.core.topology import JobKeys
 from millrace.producer.job import Job
 from millrace.producer.submit import submit
 from tests.job_checks import check_job
-from tests.support import millrace, millrace_json, random_pixels, running_worker, write_png
+from tests.support import millrace, millrace_json, running_worker, write_pngs
 
 IMAGES = 22
 CHUNK = 4
@@ -46,8 +46,7 @@ def here(env: dict[str, str]) -> Iterator[Services]:
 @pytest.fixture
 def job(here: Services, tmp_path: Path) -> Path:
     """The directory of a job that has ended, with an image that is none."""
-    for n in range(IMAGES):
-        write_png(tmp_path / "in" / f"{n:02d}.png", random_pixels(n, (8, 8)))
+    write_pngs(tmp_path / "in", IMAGES, digits=2)
     (tmp_path / "in" / "09.png").write_bytes(b"no picture")
     out = str(tmp_path / "out")
     submitted = submit(

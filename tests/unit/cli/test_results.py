@@ -19,7 +19,7 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.services import Services
 from tests.unit.cli.conftest import Invoke
-from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker, created
 
 CAT = {"label": "cat", "index": 3, "score": 0.75}
 DOG = {"label": "dog", "index": 5, "score": 0.25}
@@ -34,11 +34,8 @@ LINES = [
 @pytest.fixture
 def spec(services: Services, tmp_path: Path) -> JobSpec:
     """A job of three images whose outcomes are committed."""
-    made = a_spec("j", output=str(tmp_path / "out"), chunk_size=2)
-    directory = JobDirectory(services.stores, made.directory)
-    directory.create_spec(made)
-    services.jobs.create(made)
-    directory.create_part(0, ROWS)
+    made = created(services, a_spec("j", output=str(tmp_path / "out"), chunk_size=2))
+    JobDirectory(services.stores, made.directory).create_part(0, ROWS)
     services.jobs.publish_part("j", 0, len(ROWS), 2)
     commit(services, made, 1, LINES[2:])
     commit(services, made, 0, LINES[:2])
@@ -166,9 +163,7 @@ def test_errors_of_a_url_need_no_redis(run: Invoke, either: JobSpec) -> None:
 def test_several_errors_are_one_json(
     run: Invoke, redis_url: str, services: Services, tmp_path: Path
 ) -> None:
-    spec = a_spec("many", output=str(tmp_path), chunk_size=2)
-    JobDirectory(services.stores, spec.directory).create_spec(spec)
-    services.jobs.create(spec)
+    spec = created(services, a_spec("many", output=str(tmp_path), chunk_size=2))
     services.jobs.publish_part("many", 0, len(ROWS), 2)
     failure = ItemError(Stage.FETCH, "not_found", "gone")
     lines = [error_line(row, failure, 1) for row in ROWS]
@@ -182,9 +177,7 @@ def test_several_errors_are_one_json(
 
 
 def test_no_errors_say_so(run: Invoke, redis_url: str, services: Services, tmp_path: Path) -> None:
-    spec = a_spec("j", output=str(tmp_path))
-    JobDirectory(services.stores, spec.directory).create_spec(spec)
-    services.jobs.create(spec)
+    spec = created(services, a_spec("j", output=str(tmp_path)))
     for place in ("j", spec.directory.uri):
         assert run("errors", place, redis_url=redis_url).out == "no errors\n"
         said = run("errors", place, "--json", redis_url=redis_url)

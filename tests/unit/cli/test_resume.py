@@ -15,7 +15,7 @@ from millrace.core.services import Services
 from millrace.producer import Job
 from millrace.producer.control import cancel, pause
 from tests.unit.cli.conftest import Invoke
-from tests.unit.core.support import a_spec
+from tests.unit.core.support import a_spec, created
 from tests.unit.producer.support import listed_job, work
 
 
@@ -35,9 +35,7 @@ def half(services: Services, tmp_path: Path) -> JobSpec:
     for n in range(3):
         (tmp_path / "in" / f"{n}.jpg").touch()
     spec = a_spec("j", input={"uri": str(tmp_path / "in")}, output=str(tmp_path / "out"))
-    JobDirectory(services.stores, spec.directory).create_spec(spec)
-    services.jobs.create(spec)
-    return spec
+    return created(services, spec)
 
 
 def url(spec: JobSpec) -> str:

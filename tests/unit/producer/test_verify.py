@@ -19,7 +19,7 @@ from millrace.core.topology import JobKeys
 from millrace.producer import Job
 from millrace.producer.control import cancel, delete, pause
 from millrace.producer.verify import Verification, verify
-from tests.unit.core.support import MODEL, a_spec, a_worker
+from tests.unit.core.support import MODEL, a_spec, a_worker, created
 from tests.unit.producer.support import listed_job, work
 
 FAILING = {0: "fetch/not_found", 3: "decode/bad_image"}
@@ -30,9 +30,7 @@ def verified(services: Services, spec: JobSpec) -> Verification:
 
 
 def queued(services: Services, place: Path) -> None:
-    spec = a_spec("j", output=str(place))
-    JobDirectory(services.stores, spec.directory).create_spec(spec)
-    services.jobs.create(spec)
+    created(services, a_spec("j", output=str(place)))
 
 
 def enqueuing(services: Services, place: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
+from PIL import Image
 
+from millrace.core.services import Services
+from tests.unit.worker.runner_bench import Bench
 from tests.unit.worker.saved_models import Workshop
 
 
@@ -26,3 +30,17 @@ def plain_logs() -> Iterator[None]:
     structlog.configure(processors=[structlog.processors.add_log_level, renderer])
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture
+def bench(services: Services, tmp_path: Path) -> Iterator[Bench]:
+    """A runner, and jobs for it to run."""
+    made = Bench(services, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder may raise Pillow's global limit; the next test starts from Pillow's own."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)

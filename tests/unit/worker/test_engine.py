@@ -20,17 +20,15 @@ from millrace.core.errors import ModelError
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
 from millrace.core.message import ChunkMessage
-from millrace.core.model_ref import ModelRef
 from millrace.core.outcome import Tally
 from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import JobKeys, QueueKeys, chunk_object
-from millrace.producer.submit import make_spec, submit_spec
 from millrace.worker.engine import Engine, queues_of
 from millrace.worker.options import WorkerOptions
 from millrace.worker.session import Session
-from tests.support import random_pixels, wait_until, write_png
+from tests.support import random_pixels, submitted, wait_until, write_pngs
 from tests.unit.worker.saved_models import Workshop
 
 pytestmark = pytest.mark.usefixtures("no_environment")
@@ -57,17 +55,8 @@ def engine(settings: Settings, bundle: Bundle) -> Iterator[Engine]:
 
 
 def job(services: Services, root: Path, images: int, **fields: Any) -> JobSpec:
-    for n in range(images):
-        write_png(root / "in" / f"{n}.png", random_pixels(n, (8, 8)))
-    spec = make_spec(
-        services,
-        str(root / "in"),
-        model=ModelRef("tiny"),
-        output=str(root / "out"),
-        **({"chunk_size": 4} | fields),
-    )
-    submit_spec(services, spec)
-    return spec
+    write_pngs(root / "in", images)
+    return submitted(services, root, chunk_size=4, **fields)
 
 
 def state(services: Services, engine: Engine) -> str | None:

@@ -14,14 +14,12 @@ from millrace.core.claims import Claims, Lease, ModelIdentity
 from millrace.core.errors import RedisUnavailable
 from millrace.core.fleet import Fleet, SeenWorker
 from millrace.core.job import JobSpec
-from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import QueueKeys
-from millrace.producer.submit import make_spec, submit_spec
 from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.in_hand import InHand
-from tests.support import capture_logs, wait_until
+from tests.support import capture_logs, submitted, wait_until
 
 QUEUES = ("millrace.tiny", "millrace.tiny:1")
 NAME = "1@host/abc"
@@ -97,15 +95,7 @@ def job(services: Services, root: Path) -> JobSpec:
     (root / "in").mkdir()
     for n in range(4):
         (root / "in" / f"{n}.png").write_bytes(b"x")
-    spec = make_spec(
-        services,
-        str(root / "in"),
-        model=ModelRef("tiny"),
-        output=str(root / "out"),
-        chunk_size=2,
-    )
-    submit_spec(services, spec)
-    return spec
+    return submitted(services, root, chunk_size=2)
 
 
 def test_a_worker_can_be_announced_before_its_heart_beats(beating: Beating) -> None:

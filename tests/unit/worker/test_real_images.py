@@ -15,8 +15,8 @@ from millrace.core.card import Card
 from millrace.core.errors import ItemError, Stage
 from millrace.worker.images import ImageDecoder
 from millrace.worker.options import MAX_PIXELS
+from tests.unit.worker.pictures import CODES, apart
 
-CODES = {"empty", "not_an_image", "decompression_bomb", "truncated", "corrupt"}
 SIDE = 96
 EACH_WITHIN_S = 5
 
@@ -39,10 +39,6 @@ def attempt(file: Path) -> npt.NDArray[np.uint8] | ItemError:
 def files(folder: Path) -> list[Path]:
     """Every picture of a folder; its list is the one file that is none."""
     return sorted(file for file in folder.iterdir() if file.name != "LIST.json")
-
-
-def apart(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
-    return float(np.abs(one.astype(np.int64) - other).mean())
 
 
 def test_every_photograph_decodes(real: Path) -> None:
