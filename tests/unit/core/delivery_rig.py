@@ -76,7 +76,13 @@ class DeliveryRig(RuleBasedStateMachine):
         self.services, self.raw = services, services.redis.raw
         self.raw.flushdb()
         self.reconciler = Reconciler(
-            services.jobs, services.queue, services.feeder, services.finalizer, every_s=LONG_S
+            services.jobs,
+            services.queue,
+            services.feeder,
+            services.finalizer,
+            worker="machine",
+            every_s=LONG_S,
+            lease_s=LONG_S,
         )
         self.world = World()
         self.specs: dict[str, JobSpec] = {}
