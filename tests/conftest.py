@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,14 @@ from millrace.core.redis_client import RedisClient
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from tests.support import REAL, export_tiny
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `MILLRACE_…` of the developer's own."""
+    for name in os.environ:
+        if name.startswith("MILLRACE_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -17,14 +16,6 @@ from millrace.cli.embedded_s3 import EmbeddedS3
 
 hypothesis.settings.register_profile("unit", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("unit")
-
-
-@pytest.fixture
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `MILLRACE_…` of the developer's own."""
-    for name in os.environ:
-        if name.startswith("MILLRACE_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session", autouse=True)
