@@ -179,9 +179,19 @@ class Claims:
             self._redis.raw.hset(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}", deaths)
 
     def acquit(self, lease: Lease, row: int) -> None:
-        """The process has survived the image."""
+        """The process has survived the image.
+
+        If no attempt came so far before, the chunk counts as tried once: a night on which workers
+        die or are cut off must not condemn what they held.
+        """
+        keys, furthest = JobKeys(lease.job), f"{lease.chunk}:survived"
         with self._redis.errors():
-            self._redis.raw.hdel(JobKeys(lease.job).suspects, f"{lease.chunk}:{row}")
+            before = self._redis.raw.hget(keys.attempts, furthest)
+            pipe = self._redis.raw.pipeline(transaction=True)
+            pipe.hdel(keys.suspects, f"{lease.chunk}:{row}")
+            if before is None or int(before) < row:
+                pipe.hset(keys.attempts, mapping={str(lease.chunk): 1, furthest: row})
+            pipe.execute()
 
     def convict(self, lease: Lease, row: int) -> None:
         """The image is named for good. The chunk counts as tried once, for it may hold others

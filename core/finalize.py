@@ -14,7 +14,14 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import AccessDenied, MillraceError, ObjectNotFound, SpecMismatch
+from millrace.core.errors import (
+    AccessDenied,
+    CorruptRecord,
+    MillraceError,
+    ObjectNotFound,
+    ObjectTooLarge,
+    SpecMismatch,
+)
 from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
@@ -27,6 +34,9 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+_HOPELESS = (SpecMismatch, ObjectNotFound, CorruptRecord, ObjectTooLarge, AccessDenied)
+"""What waiting will not mend, unless the directory is only out of this machine's sight."""
+
 
 class Finalizer:
     """Writes `errors.jsonl`, `summary.json` and `_SUCCESS`, in that order."""
@@ -35,9 +45,11 @@ class Finalizer:
         self._store = store
         self._stores = stores
 
-    def finalize(self, job: str) -> bool:
+    def finalize(self, job: str, *, give_up: bool = False) -> bool:
         """End a job that is finalizing; False if it is not, or another process is at it.
 
+        With `give_up` a directory that is gone, damaged or closed makes it `failed`, reason
+        `job_directory_unusable`, with nothing published.
         `_SUCCESS` stands only where every image has an outcome and one at least succeeded.
         Raises the store's errors; the job then stays in finalizing for the next reader.
         """
@@ -53,16 +65,14 @@ class Finalizer:
             reason = ended.record.reason
             try:
                 self._publish(ended, keep_lock)
-            except SpecMismatch as error:
-                log.error("nothing is published for a foreign record", job=job, error=error.message)
-                unusable = Reason.JOB_DIRECTORY_UNUSABLE
-                ended = replace(
-                    ended, record=replace(ended.record, state=JobState.FAILED, reason=unusable)
-                )
             except MillraceError as error:
-                if reason != Reason.JOB_DIRECTORY_UNUSABLE:
+                unusable = Reason.JOB_DIRECTORY_UNUSABLE
+                hopeless = _HOPELESS if give_up else SpecMismatch
+                if reason != unusable and not isinstance(error, hopeless):
                     raise
-                log.warning("nothing could be published", job=job, error=error.message)
+                log.error("nothing could be published", job=job, error=error.message)
+                failed = replace(ended.record, state=JobState.FAILED, reason=unusable)
+                ended = replace(ended, record=failed)
             concluded = self._store.conclude(ended.record)
         if concluded:
             state, reason = ended.record.state, ended.record.reason
@@ -73,7 +83,7 @@ class Finalizer:
         record = ended.record
         directory = JobDirectory(self._stores, record.spec.directory)
         directory.confirm(record.spec)
-        if record.counts.cancelled:
+        if record.state not in WHOLE:
             self._remove_uncounted(directory, record, keep_lock)
         failed = set_bits(self._store.failed_bitmap(record.spec.job_id))
         lines = directory.error_lines(record.spec.plan, now_and_then(keep_lock, failed))
@@ -81,6 +91,8 @@ class Finalizer:
         directory.put_summary(_summary(ended))
         if record.state in WHOLE:
             directory.put_success()
+        elif directory.has_success():
+            directory.delete_success()  # of an earlier end
 
     def _remove_uncounted(
         self, directory: JobDirectory, record: JobRecord, keep_lock: Callable[[], None]
@@ -95,12 +107,15 @@ class Finalizer:
         uncounted = list[int]()
         with suppress(ObjectNotFound):  # a directory nothing was ever written to
             uncounted = [chunk for chunk in standing if chunk not in counted]
-        for chunk in uncounted:
-            try:
+        try:
+            for chunk in uncounted:
                 directory.delete_chunk(plan, chunk)
-            except AccessDenied as error:
-                # The job is to end all the same.
-                log.warning("an uncounted chunk stays", job=job, chunk=chunk, error=error.message)
+            for part in directory.parts():
+                if part >= record.parts:  # of a producer that died before it was counted
+                    directory.delete_part(part)
+        except AccessDenied as error:
+            # The job is to end all the same.
+            log.warning("what is not counted stays", job=job, error=error.message)
 
 
 def now_and_then(

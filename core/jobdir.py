@@ -18,6 +18,7 @@ from millrace.core.errors import (
     ObjectNotFound,
     ObjectTooLarge,
     SpecMismatch,
+    StorageUnavailable,
 )
 from millrace.core.job import JobSpec
 from millrace.core.lines import split_lines
@@ -49,6 +50,7 @@ from millrace.core.topology import (
 )
 
 READ_AHEAD = 8
+CONFLICTS = 5
 
 
 class JobDirectory:
@@ -126,8 +128,11 @@ class JobDirectory:
         return sorted(part for name in names if (part := parse_manifest_part(name)) is not None)
 
     def remove(self) -> int:
-        """Delete every object of the job; returns how many."""
-        return self._store.delete_all(self._prefix)
+        """Delete every object of the job; returns how many.
+
+        `job.json` goes last: while it stands, what was interrupted can be done again.
+        """
+        return self._store.delete_all(self._prefix, last=self._prefix + JOB_FILE)
 
     # --- chunk objects ---
 
@@ -135,22 +140,27 @@ class JobDirectory:
         """Commit a chunk's outcome and return what stands: `body`, or what came first."""
         name = chunk_object(plan.part_of(chunk), chunk)
         refuse_larger(name, len(body), MAX_CHUNK_BYTES)  # nobody would read it
-        try:
-            self._store.create(self._prefix + name, body)
-        except AlreadyExists:
-            return self._get(name, MAX_CHUNK_BYTES)
-        return body
+        return self._commit(name, body, MAX_CHUNK_BYTES)
 
     def _create(self, name: str, body: bytes) -> None:
         """A retry of a write whose answer was lost meets its own object."""
-        try:
-            self._store.create(self._prefix + name, body)
-        except AlreadyExists:
-            # What is longer is another object, and need not be read.
-            with suppress(ObjectTooLarge):
-                if self._get(name, len(body)) == body:
-                    return
-            raise
+        with suppress(ObjectTooLarge):  # longer than ours: another one, which need not be read
+            if self._commit(name, body, len(body)) == body:
+                return
+        raise AlreadyExists(f"{self.uri(name)} already exists")
+
+    def _commit(self, name: str, body: bytes, max_bytes: int) -> bytes:
+        """Create an object and return what stands: `body`, or what came first."""
+        for _ in range(CONFLICTS):
+            try:
+                self._store.create(self._prefix + name, body)
+            except AlreadyExists:
+                # S3 says so, too, to writers that are in each other's way: none may have won.
+                with suppress(ObjectNotFound):
+                    return self._get(name, max_bytes)
+            else:
+                return body
+        raise StorageUnavailable(f"{self.uri(name)} can neither be written nor read")
 
     def delete_chunk(self, plan: ChunkPlan, chunk: int) -> None:
         """Remove a chunk's object, which is not this chunk's outcome, so that it can run again."""

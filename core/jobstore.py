@@ -93,13 +93,14 @@ class JobStore:
             )
         return standing.decode() or None
 
-    def publish_part(self, job: str, part: int, rows: int, chunks: int) -> str:
-        """Count a written manifest part in; returns the job's state."""
+    def publish_part(self, job: str, part: int, rows: int, chunks: int) -> tuple[str, int]:
+        """Count a written manifest part in; returns the job's state, empty if there is no such
+        job, and how many parts are counted."""
         with self.redis.errors():
-            state: bytes = self.redis.script("publish")(
+            state, parts = self.redis.script("publish")(
                 keys=[JobKeys(job).record], args=[part, rows, chunks]
             )
-        return state.decode()
+        return state.decode(), parts
 
     def listing_done(self, job: str) -> bool:
         """The total is final. True if the job is thereby ready to be finalized."""

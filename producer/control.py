@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from millrace.core.claims import free_expired
-from millrace.core.errors import AccessDenied, JobConflict, NotFound, StorageUnavailable
+from millrace.core.errors import (
+    AccessDenied,
+    CorruptRecord,
+    JobConflict,
+    NotFound,
+    ObjectTooLarge,
+    StorageUnavailable,
+)
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
@@ -15,8 +22,12 @@ log = get_logger(__name__)
 def cancel(services: Services, job: str) -> None:
     """Take no more chunks; those in hand end, and what there is is published.
 
-    Raises JobNotFound; JobConflict if the job has ended.
+    A job that only waits for its end, in a directory that is gone, damaged or closed, ends as
+    `failed`. Raises JobNotFound; JobConflict if the job has ended.
     """
+    ended = services.finalizer.finalize(job, give_up=True)
+    if ended and services.jobs.record(job).reason == Reason.JOB_DIRECTORY_UNUSABLE:
+        return
     _refuse_ended(services, job, "cancelled")
     services.jobs.stop(job, JobState.CANCELLED, Reason.REQUESTED)
     try_to_look_after(services, job)
@@ -78,10 +89,16 @@ def look_after(services: Services, job: str) -> None:
 
 
 def try_to_look_after(services: Services, job: str) -> None:
-    """The same, if this process may write where the job does; otherwise a worker will."""
+    """The same, if this process can; otherwise a worker will, or somebody who mends the job."""
     try:
         look_after(services, job)
-    except (StorageUnavailable, AccessDenied, NotFound) as error:
+    except (
+        StorageUnavailable,
+        AccessDenied,
+        NotFound,
+        CorruptRecord,
+        ObjectTooLarge,
+    ) as error:
         log.warning("left to the workers to finalize", job=job, error=error.message)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from millrace.core.errors import JobConflict, MillraceError, RedisUnavailable
-from millrace.core.job import JobSpec, JobState, Reason
+from millrace.core.errors import JobConflict, JobNotFound, MillraceError, RedisUnavailable
+from millrace.core.job import TAKES_WORK, JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
@@ -47,24 +47,26 @@ def enqueue(
     part = first_part - 1
     try:
         for part, part_rows in enumerate(_parts(rows, plan.rows_per_part), first_part):
-            _check(still_ours, job)
+            _check(services, spec, still_ours)
             directory.create_part(part, part_rows)
             count = plan.chunks_in(len(part_rows))
-            state = services.jobs.publish_part(job, part, len(part_rows), count)
+            state, published = services.jobs.publish_part(job, part, len(part_rows), count)
+            if state not in (*TAKES_WORK, JobState.PAUSED):
+                if state and published <= part:
+                    directory.delete_part(part)  # given up by somebody else: it is not counted
+                _check(services, spec, still_ours)
+                return
             services.feeder.feed(spec)
             images += len(part_rows)
             size += sum(row.size or 0 for row in part_rows)
             chunks += count
             progress(ListingProgress(images, size, chunks))
-            if state not in (JobState.ENQUEUING, JobState.RUNNING, JobState.PAUSED):
-                directory.delete_part(part)  # given up by somebody else: it is not counted
-                return
-        _check(still_ours, job)
+        _check(services, spec, still_ours)
         directory.complete_manifest(part + 1, images)
     except (JobConflict, RedisUnavailable):
         raise
     except MillraceError:
-        _check(still_ours, job)
+        _check(services, spec, still_ours)
         give_up(services, job, JobState.FAILED, Reason.INPUT_LISTING_FAILED)
         raise
     except KeyboardInterrupt:
@@ -74,9 +76,17 @@ def enqueue(
         services.finalizer.finalize(job)
 
 
-def _check(still_ours: Callable[[], bool], job: str) -> None:
-    if not still_ours():
-        raise JobConflict(f"another process goes on with job {job}")
+def _check(services: Services, spec: JobSpec, still_ours: Callable[[], bool]) -> None:
+    if still_ours():
+        return
+    try:
+        services.jobs.record(spec.job_id)
+    except JobNotFound:
+        raise JobConflict(
+            f"Redis has lost job {spec.job_id} meanwhile",
+            hint=f"millrace resume {spec.directory} --from-storage",
+        ) from None
+    raise JobConflict(f"another process goes on with job {spec.job_id}")
 
 
 def give_up(services: Services, job: str, ending: JobState, reason: Reason) -> None:

@@ -60,8 +60,12 @@ def restore(
     read = _read(spec, directory, progress)
     if read.listing_complete:
         directory.complete_manifest(read.parts, read.total)  # its producer may have died before
+    with suppress(JobNotFound):
+        services.jobs.record(spec.job_id)
+        raise JobConflict(f"Redis knows job {spec.job_id}")
+    if directory.has_success():
+        directory.delete_success()  # until it is finalized again
     services.jobs.restore(spec, read)
-    directory.delete_success()  # until it is finalized again
     look_after(services, spec.job_id)
     services.feeder.feed(spec)
     return Job(services, spec.job_id)

@@ -42,7 +42,8 @@ log = get_logger(__name__)
 
 PredictionsOf = Callable[[npt.NDArray[np.float32], int | None], list[dict[str, Any]]]
 
-PARTS_KEPT = 4
+PARTS_KEPT = 16
+"""Some megabytes each. Jobs share a queue chunk by chunk: more of them would read theirs anew."""
 AGAIN_S = 1.0
 """How often a committed chunk is counted again while Redis is away."""
 
@@ -111,7 +112,7 @@ class ChunkRunner:
             self._give_back(lease, forget_attempt=True)
         except MillraceError as error:
             bound.error("a chunk cannot be run in its job's directory", error=error.message)
-            if answer is Answer.POISON or isinstance(error, SpecMismatch):
+            if answer is Answer.POISON or isinstance(error, SpecMismatch | ObjectTooLarge):
                 self._give_up(lease)
             self._give_back(lease, forget_attempt=False)
         except Exception as error:

@@ -19,7 +19,7 @@ if not COUNTS[state] then
   return { 'LATE', 0 }
 end
 redis.call('SETBIT', KEYS[2], chunk, 1)
-redis.call('HDEL', KEYS[9], chunk)
+redis.call('HDEL', KEYS[9], chunk, chunk .. ':survived')
 local now = now_ms()
 redis.call('HINCRBY', KEYS[1], 'done', 1)
 if tonumber(chunk) >= tonumber(redis.call('HGET', KEYS[1], 'fed')) then

@@ -1,14 +1,15 @@
 -- A manifest part was written: its chunks may be fed.
 -- KEYS record   ARGV part, rows, chunks
 -- Parts are published in order and once: repeating a call changes nothing.
--- Nothing is published into a job that has been given up. Returns the job's state, or '' if
--- there is no such job.
-local state = redis.call('HGET', KEYS[1], 'state')
+-- Nothing is published into a job that has been given up. Returns {the job's state, or '' if
+-- there is no such job; how many parts are published}.
+local r = redis.call('HMGET', KEYS[1], 'state', 'parts')
+local state, parts = r[1], r[2]
 if not state then
-  return ''
+  return { '', 0 }
 end
-if not GOES_ON[state] or redis.call('HGET', KEYS[1], 'parts') ~= ARGV[1] then
-  return state
+if not GOES_ON[state] or parts ~= ARGV[1] then
+  return { state, tonumber(parts) }
 end
 redis.call('HINCRBY', KEYS[1], 'parts', 1)
 redis.call('HINCRBY', KEYS[1], 'total', ARGV[2])
@@ -18,4 +19,4 @@ if state == 'queued' then
   state = 'enqueuing'
   redis.call('HSET', KEYS[1], 'state', state)
 end
-return state
+return { state, tonumber(parts) + 1 }

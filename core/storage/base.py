@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from millrace.core.errors import AlreadyExists, ObjectNotFound, ObjectTooLarge
 
 BLOCK_BYTES = 1024 * 1024
+DELETES_AT_ONCE = 16
+DELETES_LISTED = 1000
 
 
 class ObjectInfo(NamedTuple):
@@ -82,12 +86,18 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove the object; no error if there is none."""
 
-    def delete_all(self, prefix: str) -> int:
-        """Remove every object whose key starts with `prefix`; returns how many."""
+    def delete_all(self, prefix: str, *, last: str = "") -> int:
+        """Remove every object whose key starts with `prefix`, the one named `last` after the
+        others; returns how many."""
         removed = 0
-        for item in [*self.list(prefix)]:
-            self.delete(item.key)
-            removed += 1
+        keys = (item.key for item in self.list(prefix))
+        with ThreadPoolExecutor(DELETES_AT_ONCE, thread_name_prefix="delete") as pool:
+            while some := [*islice(keys, DELETES_LISTED)]:
+                removed += len(some)
+                for _ in pool.map(self.delete, (key for key in some if key != last)):
+                    pass
+        if last:
+            self.delete(last)
         return removed
 
 

@@ -115,8 +115,8 @@ class LocalStore(Store):
         if not os.path.join(folder, "").startswith(os.path.join(os.path.realpath(self._root), "")):
             raise OutsideRoot(f"{self._root}: {key!r} lies behind a link that leads out of it")
 
-    def delete_all(self, prefix: str) -> int:
-        removed = super().delete_all(prefix) if os.path.isdir(self._root) else 0
+    def delete_all(self, prefix: str, *, last: str = "") -> int:
+        removed = super().delete_all(prefix, last=last) if os.path.isdir(self._root) else 0
         top = os.path.join(self._root, prefix.rpartition("/")[0])
         for folder, _, _ in os.walk(top, topdown=False):
             with suppress(OSError):  # something else is in it

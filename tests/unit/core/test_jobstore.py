@@ -121,7 +121,7 @@ def test_what_belongs_to_a_record_and_is_not_ours_is_corrupt(
 
 def test_the_first_part_starts_the_enqueuing(jobs: JobStore) -> None:
     jobs.create(a_spec())
-    assert jobs.publish_part("job", 0, 5, 3) == "enqueuing"
+    assert jobs.publish_part("job", 0, 5, 3) == ("enqueuing", 1)
     record = jobs.record("job")
     assert record.state is JobState.ENQUEUING
     assert (record.counts.total, record.chunks, record.parts) == (5, 3, 1)
@@ -145,20 +145,20 @@ def test_a_part_out_of_order_does_not_count(jobs: JobStore) -> None:
 def test_publishing_tells_how_the_job_stands(services: Services, state: str) -> None:
     services.jobs.create(a_spec())
     put_state(services, state)
-    assert services.jobs.publish_part("job", 0, 4, 2) == state
+    assert services.jobs.publish_part("job", 0, 4, 2)[0] == state
 
 
 @pytest.mark.parametrize("state", ["cancelling", "finalizing", "cancelled", "failed"])
 def test_nothing_is_published_into_a_job_that_was_given_up(services: Services, state: str) -> None:
     standing_job_with_rows(services.jobs)
     put_state(services, state)
-    assert services.jobs.publish_part("job", 1, 4, 2) == state
+    assert services.jobs.publish_part("job", 1, 4, 2) == (state, 1)
     record = services.jobs.record("job")
     assert (record.counts.total, record.chunks, record.parts) == (4, 2, 1)
 
 
 def test_publishing_for_no_job_tells_so(jobs: JobStore) -> None:
-    assert jobs.publish_part("nobody", 0, 4, 2) == ""
+    assert jobs.publish_part("nobody", 0, 4, 2) == ("", 0)
 
 
 def test_a_listed_job_runs(jobs: JobStore) -> None:

@@ -67,7 +67,7 @@ def test_a_job_of_which_nothing_is_listed_is_queued(services: Services, spec: Jo
     services.jobs.restore(spec, NOTHING)
     record = services.jobs.record("job")
     assert (record.state, record.listing_complete, record.counts.total) == ("queued", False, 0)
-    assert services.jobs.publish_part("job", 0, 4, 2) == "enqueuing"
+    assert services.jobs.publish_part("job", 0, 4, 2) == ("enqueuing", 1)
 
 
 def test_what_the_spec_says_of_its_limits_holds_again(services: Services) -> None:

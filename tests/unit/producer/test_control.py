@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +65,28 @@ def state(services: Services) -> JobState:
 # --- on what is not there, and on what has ended ---
 
 
+def test_a_job_whose_directory_is_gone_can_be_ended_and_deleted(
+    services: Services, spec: JobSpec
+) -> None:
+    shutil.rmtree(spec.directory.root)
+    cancel(services, "j")
+    # A reader on another machine may be the one who does not see it.
+    assert state(services) is JobState.FINALIZING
+    assert Job(services, "j").status().state is JobState.FINALIZING
+    cancel(services, "j")
+    assert state(services) is JobState.FAILED
+    assert services.jobs.record("j").reason == Reason.JOB_DIRECTORY_UNUSABLE
+    delete(services, "j")
+
+
+def test_a_damaged_chunk_does_not_hide_the_status(services: Services, spec: JobSpec) -> None:
+    work(services, spec, 0, failing={0: "decode/corrupt"})
+    chunk = Path(spec.directory.root, "results/part-00000/chunk-0000000.jsonl")
+    chunk.write_bytes(b"not an outcome\n")
+    cancel(services, "j")
+    assert Job(services, "j").status().state is JobState.FINALIZING
+
+
 @pytest.mark.parametrize("control", [*CONTROLS.values(), delete, retry])
 def test_what_is_not_there_is_not_found(
     services: Services, control: Callable[[Services, str], object]
@@ -82,6 +105,7 @@ def test_what_has_ended_is_left_as_it_is(
     ending: str,
 ) -> None:
     services.redis.raw.hset(JobKeys("j").record, "state", ending)
+    services.redis.raw.set(JobKeys("j").finalizer, "somebody")
     before = services.jobs.record("j")
     with pytest.raises(JobConflict, match=f"job j is {ending}; it cannot be") as raised:
         control(services, "j")

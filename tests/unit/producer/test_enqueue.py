@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from millrace.core.errors import RedisUnavailable, StorageUnavailable
+from millrace.core.errors import JobConflict, RedisUnavailable, StorageUnavailable
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow
@@ -120,6 +120,54 @@ def test_a_redis_that_goes_away_for_a_moment_leaves_a_job_to_go_on_with(
     monkeypatch.undo()
     record = services.jobs.record("j")
     assert (record.state, record.ending, record.parts) == (JobState.ENQUEUING, None, 1)
+
+
+def test_a_redis_wiped_after_a_part_was_written_is_told_and_the_part_stays(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_part = JobDirectory.create_part
+
+    def create_and_wipe(self: JobDirectory, part: int, some: Iterable[ManifestRow]) -> None:
+        create_part(self, part, some)
+        services.redis.raw.flushall()
+
+    monkeypatch.setattr(JobDirectory, "create_part", create_and_wipe)
+    with (
+        pytest.raises(JobConflict, match="Redis has lost job j meanwhile") as raised,
+        services.jobs.producing("j") as still_ours,
+    ):
+        enqueue(services, spec, rows(PART), still_ours=still_ours)
+    assert raised.value.hint == f"millrace resume {spec.directory} --from-storage"
+    assert directory(services, spec).parts() == [0]
+
+
+def test_a_producer_that_was_overtaken_leaves_what_others_counted(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_part, ours = JobDirectory.create_part, [True]
+
+    def create_and_sleep(self: JobDirectory, part: int, some: Iterable[ManifestRow]) -> None:
+        """It stands still, and meanwhile another one goes on and the job is cancelled."""
+        create_part(self, part, some)
+        ours.clear()
+        services.jobs.publish_part("j", part, PART, 2)
+        services.jobs.stop("j", JobState.CANCELLED, "requested")
+
+    monkeypatch.setattr(JobDirectory, "create_part", create_and_sleep)
+    with pytest.raises(JobConflict, match="another process goes on"):
+        enqueue(services, spec, rows(PART), still_ours=lambda: bool(ours))
+    assert directory(services, spec).parts() == [0]
+    assert services.finalizer.finalize("j")
+    assert directory(services, spec).parts() == [0]
+
+
+def test_a_part_that_was_never_counted_goes_with_the_cancelled_job(
+    services: Services, spec: JobSpec
+) -> None:
+    directory(services, spec).create_part(0, rows(PART))  # and the producer dies
+    assert services.jobs.stop("j", JobState.CANCELLED, "requested")
+    assert services.finalizer.finalize("j")
+    assert directory(services, spec).parts() == []
 
 
 def test_a_listing_that_fails_waits_for_the_chunks_in_hand(

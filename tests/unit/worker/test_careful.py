@@ -103,10 +103,24 @@ def test_dying_twice_with_it_does(claims: Claims, pipeline: Pipeline, services: 
 def test_one_that_is_named_stays_named_and_resets_nothing(
     claims: Claims, pipeline: Pipeline, services: Services
 ) -> None:
+    run(claims, pipeline)
     claims.convict(lease(), 2)
     services.redis.raw.hset(JobKeys("job").attempts, "3", 3)
     assert [image.row.key for image in run(claims, pipeline) if image.error] == ["2.png"]
     assert attempts(services) == 3
+
+
+def test_only_attempts_without_progress_count(
+    claims: Claims, pipeline: Pipeline, services: Services
+) -> None:
+    services.redis.raw.hset(JobKeys("job").attempts, "3", 4)
+    claims.acquit(lease(), 0)
+    assert attempts(services) == 1
+    services.redis.raw.hset(JobKeys("job").attempts, "3", 4)
+    claims.acquit(lease(), 0)  # another attempt came no further
+    assert attempts(services) == 4
+    claims.acquit(lease(), 1)
+    assert attempts(services) == 1
 
 
 def test_other_chunks_are_not_suspected(claims: Claims, pipeline: Pipeline) -> None:
