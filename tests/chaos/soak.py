@@ -32,8 +32,9 @@ from millrace.producer.job import Job
 from millrace.producer.recover import restore
 from millrace.producer.verify import verify
 from tests.chaos.soak_faults import HANDS, Fault
-from tests.chaos.soak_jobs import BUCKET, Account, Jobs, upload, was_cancelled
+from tests.chaos.soak_jobs import BUCKET, Account, Jobs, check_errors, upload, was_cancelled
 from tests.chaos.soak_rig import Rig, SoakWorker, Weather
+from tests.faults.poison import killed_by_poison
 from tests.faults.redis_server import MortalRedis
 from tests.faults.s3_proxy import s3_proxy
 from tests.job_checks import check_job, check_predictions
@@ -51,8 +52,6 @@ IMPATIENT = {
     "MILLRACE_WATCHDOG_S": "10",
     "MILLRACE_STORAGE_REQUEST_TIMEOUT_S": "3",
     "MILLRACE_STORAGE_RETRY_TIMEOUT_S": "30",
-    # Workers die here more often than chunks could be at fault.
-    "MILLRACE_MAX_ATTEMPTS": "100",
 }
 
 
@@ -83,7 +82,8 @@ def soak(seed: str, lasts_s: float, logs: Path, stack: ExitStack) -> int:
     )
     env = {"MILLRACE_REDIS_URL": redis.url, "MILLRACE_MODELS": str(repository), **IMPATIENT}
     troubled = env | s3.environment | {"AWS_ENDPOINT_URL": endpoint}
-    workers = [SoakWorker(redis, troubled, logs / f"worker-{n}.log") for n in range(WORKERS)]
+    deadly = troubled | killed_by_poison(logs / "killer", logs / "deaths")
+    workers = [SoakWorker(redis, deadly, logs / f"worker-{n}.log") for n in range(WORKERS)]
     for worker in workers:
         stack.callback(worker.stop)
     rig = Rig(redis, weather, workers, time.monotonic() + lasts_s)
@@ -134,6 +134,7 @@ def report(jobs: Jobs, bundle: Path, pixels: dict[str, npt.NDArray[np.uint8]]) -
             found = verify(services, directory)
             assert found.ok, found.findings
             assert found.asked_redis
+            check_errors(outcomes, pixels)
             check_predictions(bundle, outcomes, pixels)
         except Exception as error:
             print(f"{job}: {error!r}"[:2000])

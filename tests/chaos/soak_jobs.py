@@ -29,16 +29,18 @@ from millrace.core.status import JobStatus
 from millrace.core.storage import Location, Stores
 from millrace.producer.job import Job
 from tests.chaos.soak_rig import Rig
+from tests.faults.poison import POISON
 from tests.support import MILLRACE, random_pixels
 
 BUCKET = "soak"
 FOLDERS = {"few": 30, "some": 150, "many": 500}
 BROKEN_EVERY = 40
+POISONED = "some/0020.png"
 POLL_S = 0.3
 
 
 def upload() -> dict[str, npt.NDArray[np.uint8]]:
-    """Fill the bucket; the pixels by key, of all that are pictures."""
+    """Fill the bucket; the pixels by key, of all that can be predicted."""
     client = boto3.session.Session().client("s3")
     client.create_bucket(Bucket=BUCKET)
     pixels: dict[str, npt.NDArray[np.uint8]] = {}
@@ -50,6 +52,9 @@ def upload() -> dict[str, npt.NDArray[np.uint8]]:
             else:
                 pixels[key] = random_pixels(len(pixels), (8, 8))
                 Image.fromarray(pixels[key]).save(file, "PNG")
+            if key == POISONED:
+                del pixels[key]
+                file.write(POISON)
             client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
     return pixels
 
@@ -149,6 +154,20 @@ def was_cancelled(uri: str) -> bool:
     stores, place = Stores(Settings.load()), Location.parse(uri)
     summary = JobDirectory(stores, place).read_summary()
     return summary is not None and summary["state"] == JobState.CANCELLED
+
+
+def check_errors(
+    outcomes: list[dict[str, Any]], pixels: Mapping[str, npt.NDArray[np.uint8]]
+) -> None:
+    """An image without prediction is one that has none, or that the store did not give."""
+    for outcome in outcomes:
+        key, error = outcome["key"], outcome.get("error", {}).get("code")
+        if error == "storage_unavailable":
+            continue
+        if key in pixels:
+            assert error is None, outcome
+        else:
+            assert error == ("worker_crashed" if key == POISONED else "not_an_image"), outcome
 
 
 @dataclass

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.faults.poison import POISON, killed_by_poison
 from tests.job_checks import check_job
 from tests.support import millrace, millrace_json, running_worker, write_pngs
 
 IMAGES = 60
-POISON = "in/0031.png"
-
-KILLER = '''
-"""Imported by every Python that starts: opening the poisoned picture aborts the process."""
-import io, os
-import PIL.Image
-
-honest = PIL.Image.open
-
-def open_or_die(file, *args, **kwargs):
-    if isinstance(file, io.BytesIO) and file.getvalue().endswith(b"POISON"):
-        with open(os.environ["DEATHS"], "a") as deaths:
-            deaths.write("died\\n")
-        os.abort()
-    return honest(file, *args, **kwargs)
-
-PIL.Image.open = open_or_die
-'''
+POISONED = "in/0031.png"
 
 
 def test_a_poisoned_image_is_named_and_the_rest_completes(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     write_pngs(tmp_path / "in", IMAGES, digits=4)
-    with (tmp_path / POISON).open("ab") as picture:
-        picture.write(b"POISON")
-    (tmp_path / "killer").mkdir()
-    (tmp_path / "killer" / "sitecustomize.py").write_text(KILLER)
+    with (tmp_path / POISONED).open("ab") as picture:
+        picture.write(POISON)
     deaths = tmp_path / "deaths"
-    deadly = env | {"PYTHONPATH": str(tmp_path / "killer"), "DEATHS": str(deaths)}
+    deadly = env | killed_by_poison(tmp_path / "killer", deaths)
     status = millrace_json(
         *("enqueue", str(tmp_path / "in"), "--model", "tiny", "--out", str(tmp_path / "out")),
         *("--chunk-size", "8"),

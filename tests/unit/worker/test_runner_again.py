@@ -39,7 +39,8 @@ def test_the_attempts_at_a_chunk_are_counted_until_it_is_finished(bench: Bench) 
 
     bench.predict = noting
     bench.handle(spec, 0)
-    assert set(seen) == {2}
+    assert seen[0] == 2
+    assert set(seen[1:]) == {1}  # one image survived: that is progress
     assert bench.attempts(spec, 0) == 0
 
 
