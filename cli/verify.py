@@ -37,8 +37,7 @@ def verify(
     with checking_progress(quiet=as_json) as checked:
         found = check(services, directory, checked)
     print_json(found.as_json()) if as_json else _show(found)
-    lost = repair and not found.asked_redis and bool(found.missing_chunks)
-    if found.ok and not lost:
+    if found.ok:
         return
     if not repair:
         raise typer.Exit(ExitCode.CHECK_FAILED)

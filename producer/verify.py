@@ -17,6 +17,9 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
 from millrace.core.services import Services
 
+ENDED_EARLY = frozenset({JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED})
+"""Endings that may leave images without an outcome; they are counted as cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -75,9 +78,10 @@ def verify(
     """Check that each manifest row has exactly one outcome line, in order and well formed,
     that errors and summary say the same, and that Redis agrees, if it knows the job.
 
-    A job that is under way may have chunks without an object, but none that Redis takes for
-    finished. `progress` gets the number of images checked. Raises the store's errors,
-    CorruptRecord if the spec or manifest cannot be read.
+    Chunks may lack an object while Redis says that the job is under way, but none that it takes
+    for finished; and in a job that was ended early, as many images as it says are cancelled.
+    `progress` gets the number of images checked. Raises the store's errors, CorruptRecord if the
+    spec or manifest cannot be read.
     """
     spec = directory.read_spec()
     found = Verification(spec.job_id, "unknown")
@@ -95,9 +99,30 @@ def verify(
         _check_published(found, directory, summary, errors)
     if snapshot is not None:
         _check_redis(found, snapshot, finished)
-        if ended and summary is None:
-            found.note("summary.json", "is missing though the job has ended")
+    if ended and summary is None:
+        why = "though the job has ended" if snapshot else "and Redis does not say the job runs"
+        found.note("summary.json", f"is missing {why}")
+    if found.missing_chunks and not _accounted_for(found, snapshot, summary):
+        found.note("results", f"chunks without an object: {_some(found.missing_chunks)}")
     return found
+
+
+def _accounted_for(
+    found: Verification, snapshot: Snapshot | None, summary: dict[str, Any] | None
+) -> bool:
+    """Whether the images without an outcome are pending, or were cancelled with their job."""
+    if snapshot is not None and not snapshot.record.state.terminal:
+        return True
+    if snapshot is not None:
+        cancelled = snapshot.record.counts.cancelled
+    else:
+        cancelled = _counts(summary or {}).get("cancelled")
+    return found.state in ENDED_EARLY and cancelled == found.without_outcome
+
+
+def _counts(summary: dict[str, Any]) -> dict[str, Any]:
+    counts = summary.get("counts")
+    return counts if isinstance(counts, dict) else {}
 
 
 def _check_redis(found: Verification, snapshot: Snapshot, finished: set[int]) -> None:
@@ -171,8 +196,6 @@ def _check_chunks(
         if named is None or named >= found.chunks:
             found.strays.append(name)
             found.note(name, "belongs to no chunk of the manifest")
-    if found.missing_chunks and found.state in WHOLE:
-        found.note("results", f"chunks without an object: {_some(found.missing_chunks)}")
     return errors.digest()
 
 
@@ -212,8 +235,7 @@ def _check_published(
     found: Verification, directory: JobDirectory, summary: dict[str, Any], errors: bytes
 ) -> None:
     where = "summary.json"
-    counts, by_code = summary.get("counts"), summary.get("errors")
-    counts = counts if isinstance(counts, dict) else {}
+    counts, by_code = _counts(summary), summary.get("errors")
     by_code = by_code.get("by_code") if isinstance(by_code, dict) else None
     found.compare(where, "state", summary.get("state"), found.state)
     found.compare(where, "total", counts.get("total"), found.total)

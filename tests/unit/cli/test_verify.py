@@ -95,6 +95,22 @@ def test_a_job_under_way_lacks_outcomes_and_is_well(
     assert "2 succeeded, 0 failed, 4 without outcome" in said.out
 
 
+def test_a_job_that_redis_lost_half_done_fails_the_check_and_is_repaired(
+    run: Invoke, redis_url: str, services: Services, tmp_path: Path
+) -> None:
+    made = listed_job(services, tmp_path)
+    work(services, made, 1)
+    services.redis.raw.flushdb()
+    place = made.directory.root
+    said = run("verify", place, redis_url=redis_url)
+    assert said.code == ExitCode.CHECK_FAILED
+    assert "  [results] chunks without an object: 0, 2" in said.out.splitlines()
+    said = run("verify", place, "--repair", redis_url=redis_url)
+    assert (said.code, said.out.splitlines()[-1]) == (0, "repairing: 4 images run again")
+    work(services, made, 0, 2)
+    assert run("verify", place, redis_url=redis_url).code == 0
+
+
 def test_what_is_not_there_is_not_found(run: Invoke, redis_url: str, tmp_path: Path) -> None:
     for place in ("j", str(tmp_path), f"{tmp_path}/nowhere"):
         said = run("verify", place, "--json", redis_url=redis_url)

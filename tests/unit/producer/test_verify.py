@@ -171,14 +171,27 @@ def test_storage_alone_will_do(
     assert found.state == stand.__name__
 
 
-def test_what_runs_and_redis_does_not_know_is_of_no_known_state(
+def test_what_nobody_runs_any_more_is_not_as_it_should_be(
     services: Services, tmp_path: Path
 ) -> None:
     running(services, tmp_path)
     spec = services.jobs.spec("j")
     services.redis.raw.flushdb()
     found = verified(services, spec)
-    assert (found.findings, found.state, found.missing_chunks) == ([], "unknown", [0, 2])
+    assert (found.state, found.missing_chunks) == ("unknown", [0, 2])
+    assert {finding.where: finding.problem for finding in found.findings} == {
+        "summary.json": "is missing and Redis does not say the job runs",
+        "results": "chunks without an object: 0, 2",
+    }
+
+
+def test_what_never_ended_is_not_as_it_should_be(services: Services, tmp_path: Path) -> None:
+    """All that is listed has an outcome, but more may have been due."""
+    enqueuing(services, tmp_path)
+    spec = services.jobs.spec("j")
+    work(services, spec, 0, 1, 2)
+    services.redis.raw.flushdb()
+    assert [finding.where for finding in verified(services, spec).findings] == ["summary.json"]
 
 
 def test_a_job_of_that_name_elsewhere_is_another(services: Services, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
+from millrace.producer.control import cancel
 from millrace.producer.verify import verify
 from tests.unit.producer.support import listed_job, work
 
@@ -118,6 +119,22 @@ def test_a_missing_object_is_told_without_redis(
     wrong = found(services, spec)
     assert wrong["results"] == "chunks without an object: 1"
     assert "redis" not in wrong
+
+
+@pytest.mark.parametrize("forget", [True, False], ids=["storage alone", "with Redis"])
+def test_more_is_missing_than_was_cancelled(
+    services: Services, tmp_path: Path, forget: bool
+) -> None:
+    spec = listed_job(services, tmp_path)
+    work(services, spec, 0, 1)
+    cancel(services, "j")
+    assert found(services, spec) == {}
+    Path(spec.directory.root, CHUNK_1).unlink()
+    if forget:
+        services.redis.raw.flushdb()
+    wrong = found(services, spec)
+    assert wrong["results"] == "chunks without an object: 1, 2"
+    assert "summary.json" in wrong
 
 
 def test_an_object_no_row_asked_for(services: Services, spec: JobSpec, place: Path) -> None:
