@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,33 +61,11 @@ def encode_lines(lines: Iterable[bytes]) -> bytes:
     return b"\n".join([*lines, b""])
 
 
-def tally(body: bytes, rows: list[ManifestRow]) -> Tally:
-    """Count a chunk's object and check that it answers `rows`, in order.
-
-    Counting what stands in storage, whoever wrote it, is what keeps the counters exact.
-    Raises CorruptRecord if the object is not this chunk's outcome.
-    """
-    lines = body.splitlines()
-    if len(lines) != len(rows):
-        raise CorruptRecord(f"{len(lines)} outcome lines for {len(rows)} manifest rows")
-    result = Tally()
-    for line, row in zip(lines, rows, strict=True):
-        outcome = decode_outcome(line)
-        if (outcome["key"], outcome["etag"]) != (row.key, row.etag):
-            raise CorruptRecord(f"outcome of {outcome['key']!r} where {row.key!r} was due")
-        if "predictions" in outcome:
-            result.succeeded += 1
-            continue
-        result.failed += 1
-        error = outcome["error"]
-        result.by_code[f"{error['stage']}/{error['code']}"] += 1
-        if len(result.samples) < SAMPLES_PER_CHUNK:
-            result.samples.append(line)
-    return result
-
-
 def decode_outcome(line: bytes) -> dict[str, Any]:
-    """One outcome line as a dictionary. Raises CorruptRecord."""
+    """One outcome line as a dictionary, checked as far as whoever counts relies on it.
+
+    Raises CorruptRecord.
+    """
     try:
         outcome: dict[str, Any] = orjson.loads(line)
         known = isinstance(outcome["key"], str) and isinstance(outcome["etag"], str | None)
@@ -102,3 +80,32 @@ def decode_outcome(line: bytes) -> dict[str, Any]:
     if not known:
         raise CorruptRecord(f"not an outcome line: {line[:120]!r}")
     return outcome
+
+
+def tally(
+    body: bytes,
+    rows: list[ManifestRow],
+    decode: Callable[[bytes], dict[str, Any]] = decode_outcome,
+) -> Tally:
+    """Count a chunk's object and check that it answers `rows`, in order.
+
+    Counting what stands in storage, whoever wrote it, is what keeps the counters exact.
+    Raises CorruptRecord if the object is not this chunk's outcome.
+    """
+    lines = body.splitlines()
+    if len(lines) != len(rows):
+        raise CorruptRecord(f"{len(lines)} outcome lines for {len(rows)} manifest rows")
+    result = Tally()
+    for line, row in zip(lines, rows, strict=True):
+        outcome = decode(line)
+        if (outcome["key"], outcome["etag"]) != (row.key, row.etag):
+            raise CorruptRecord(f"outcome of {outcome['key']!r} where {row.key!r} was due")
+        if "predictions" in outcome:
+            result.succeeded += 1
+            continue
+        result.failed += 1
+        error = outcome["error"]
+        result.by_code[f"{error['stage']}/{error['code']}"] += 1
+        if len(result.samples) < SAMPLES_PER_CHUNK:
+            result.samples.append(line)
+    return result

@@ -15,6 +15,7 @@ from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.jobstore import Snapshot
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
+from millrace.core.outcome_schema import decode_strictly
 from millrace.core.services import Services
 
 ENDED_EARLY = frozenset({JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED})
@@ -220,7 +221,7 @@ def _digest(digest: hashlib.blake2b, lines: Iterable[bytes]) -> None:
 def _has_errors(found: Verification, chunk: int, body: bytes, rows: list[ManifestRow]) -> bool:
     """Count a chunk; whether it holds error lines. One that is corrupt is noted instead."""
     try:
-        counted = tally(body, rows)
+        counted = tally(body, rows, decode_strictly)
     except CorruptRecord as error:
         found.corrupt_chunks.append(chunk)
         found.note(f"chunk {chunk}", error.message)

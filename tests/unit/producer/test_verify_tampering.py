@@ -51,6 +51,10 @@ def with_field(line: bytes, **fields: object) -> bytes:
     return json.dumps({**json.loads(line), **fields}).encode()
 
 
+def with_error(line: bytes, **fields: object) -> bytes:
+    return with_field(line, error={**json.loads(line)["error"], **fields})
+
+
 # --- outcomes ---
 
 
@@ -68,10 +72,17 @@ def with_field(line: bytes, **fields: object) -> bytes:
         (lambda lines: [b"nonsense", lines[1]], "not an outcome line: b'nonsense'"),
         (lambda lines: [lines[0], lines[1][:-9]], "not an outcome line"),
         (lambda lines: [b'{"key":"2.jpg","etag":"\\"2\\""}', lines[1]], "not an outcome line"),
+        (lambda lines: [with_field(lines[0], predictions=[1]), lines[1]], "predictions.0: "),
+        (lambda lines: [with_field(lines[0], predictions=[{"label": 7}]), lines[1]], "label"),
+        (lambda lines: [with_field(lines[0], junk=1), lines[1]], "junk: "),
+        (lambda lines: [lines[0], with_error(lines[1], stage="nonsense")], "error.stage: "),
+        (lambda lines: [lines[0], with_error(lines[1], code="")], "error.code: "),
+        (lambda lines: [lines[0], with_error(lines[1], retryable=None)], "error.retryable: "),
     ],
     ids=[
         *("a line less", "no lines", "a line more", "a line twice", "swapped", "another key"),
         *("another etag", "no etag", "garbage", "half a line", "neither outcome"),
+        *("no objects", "no classes", "another field", "no stage", "no code", "neither yes nor no"),
     ],
 )
 def test_outcomes_that_are_not_of_the_rows(
