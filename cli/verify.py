@@ -20,7 +20,9 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", envvar="MILLRACE_REPAIR", help="Run exactly what is missing again."
+            "--repair",
+            envvar="MILLRACE_REPAIR",
+            help="Run exactly what is missing again; the job must have ended or be paused.",
         ),
     ] = False,
     redis_url: o.RedisUrl = None,
@@ -44,7 +46,8 @@ def verify(
     with checking_progress(quiet=as_json) as checked:
         mended = mend(services, directory, found, checked).status()
     if not as_json:
-        print(f"repairing: {mended.counts.pending:,} images run again")
+        print(f"repairing: {mended.counts.pending:,} images run again", end="")
+        print(f" after `millrace resume {found.job_id}`" if mended.state == "paused" else "")
 
 
 def _show(found: Verification) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from redis.exceptions import LockNotOwnedError, RedisError, WatchError
 
 from millrace.core.bitmaps import bitmap
 from millrace.core.errors import CorruptRecord, JobConflict
-from millrace.core.job import JobSpec, JobState, Priority
+from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
 from millrace.core.periodic import Periodic
 from millrace.core.record import (
@@ -25,7 +25,8 @@ from millrace.core.record import (
     to_ms,
 )
 from millrace.core.redis_client import RedisClient
-from millrace.core.topology import JOBS, JobKeys, QueueKeys
+from millrace.core.restored import Restored
+from millrace.core.topology import JOBS, JobKeys, QueueKeys, lease_member
 
 FINALIZER_LOCK_S = 60.0
 PRODUCER_LOCK_S = 60.0
@@ -47,6 +48,8 @@ class Snapshot:
     """Worker processes alive on the job's queue."""
     has_producer: bool = True
     """Some process is listing the input."""
+    done: bytes = b""
+    """The bitmap of finished chunks."""
 
     @property
     def needs_care(self) -> bool:
@@ -56,24 +59,6 @@ class Snapshot:
         return record.state in (JobState.CANCELLING, JobState.FINALIZING) or (
             overdue and not record.state.terminal
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What storage holds of a job. Images, but for `parts` and `chunks`."""
-
-    parts: int
-    chunks: int
-    total: int
-    succeeded: int
-    failed: int
-    done: list[int]
-    """Chunks whose object stands, ascending."""
-    with_errors: list[int]
-    """Those of them that hold an error line."""
-    by_code: Mapping[str, int]
-    samples: list[bytes]
-    listing_complete: bool
 
 
 class JobStore:
@@ -137,13 +122,11 @@ class JobStore:
         return JobState(state)
 
     def delete(self, spec: JobSpec) -> None:
-        """Forget a job: all its keys."""
-        job = spec.job_id
+        """Forget a job: all its keys, and its leases."""
+        leased = self.running_chunks(spec.job_id)
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=True)
-            pipe.unlink(*JobKeys(job).all)
-            pipe.zrem(JOBS, job)
-            pipe.srem(QueueKeys(spec.queue).active, job)
+            _forget(pipe, spec, leased)
             pipe.execute()
 
     def settle(self, record: JobRecord) -> bool:
@@ -170,30 +153,25 @@ class JobStore:
                 )
             )
 
-    def restore(self, spec: JobSpec, found: Restored) -> None:
-        """Make the record anew of what storage holds. Raises JobConflict if there is one."""
-        keys, when = JobKeys(spec.job_id), to_ms(spec.created_at)
-        fields = initial_fields(spec) | {
-            "state": JobState.RUNNING if found.chunks else JobState.QUEUED,
-            "created_ms": when,
-            "updated_ms": when,
-            "listing_complete": int(found.listing_complete),
-            "parts": found.parts,
-            "chunks": found.chunks,
-            "total": found.total,
-            "succeeded": found.succeeded,
-            "failed": found.failed,
-            "done": len(found.done),
-            "ahead": len(found.done),
-            "restored": found.succeeded + found.failed,
-        }
+    def restore(self, spec: JobSpec, found: Restored, *, replace: bool = False) -> None:
+        """Make the record anew of what storage holds. Raises JobConflict if there is one.
+
+        With `replace` there may be, if the job is at rest: paused, finalizing or ended. It stays
+        paused then, and keeps its priority; leases are given back.
+        """
+        job, fields = spec.job_id, found.fields(spec)
+        keys = JobKeys(job)
         with self.redis.errors(), self.redis.raw.pipeline(transaction=True) as pipe:
             try:
-                pipe.watch(keys.record)
-                if pipe.exists(keys.record):
-                    raise JobConflict(f"Redis knows job {spec.job_id}")
+                pipe.watch(keys.record, keys.owners)
+                standing = pipe.hgetall(keys.record)
+                if standing and not replace:
+                    raise JobConflict(f"Redis knows job {job}")
+                if standing:
+                    fields |= _kept(record_of(job, standing), standing)
+                leased = self.running_chunks(job)
                 pipe.multi()
-                pipe.unlink(*keys.all)
+                _forget(pipe, spec, leased)
                 pipe.hset(keys.record, mapping=fields)
                 pipe.set(keys.done, bitmap(found.done))
                 pipe.set(keys.failed, bitmap(found.with_errors))
@@ -201,11 +179,11 @@ class JobStore:
                     pipe.hset(keys.errors, mapping=dict(found.by_code))
                 if found.samples:
                     pipe.rpush(keys.samples, *found.samples)
-                pipe.zadd(JOBS, {spec.job_id: when})
-                pipe.sadd(QueueKeys(spec.queue).active, spec.job_id)
+                pipe.zadd(JOBS, {job: fields["created_ms"]})
+                pipe.sadd(QueueKeys(spec.queue).active, job)
                 pipe.execute()
             except WatchError:
-                raise JobConflict(f"somebody else restores job {spec.job_id}") from None
+                raise JobConflict(f"somebody else changes job {job}") from None
 
     @contextmanager
     def producing(self, job: str) -> Iterator[Callable[[], bool]]:
@@ -276,18 +254,19 @@ class JobStore:
         return spec_of(job, text)
 
     def snapshot(self, job: str) -> Snapshot:
-        """The record and all that a status shows beside it. Raises JobNotFound."""
+        """The record and all that is told beside it, of one moment. Raises JobNotFound."""
         keys = JobKeys(job)
         with self.redis.errors():
-            pipe = self.redis.raw.pipeline(transaction=False)
+            pipe = self.redis.raw.pipeline(transaction=True)
             pipe.exists(keys.producer)
             pipe.hgetall(keys.record)
             pipe.hgetall(keys.errors)
             pipe.lrange(keys.samples, 0, -1)
             pipe.lrange(keys.pace, 0, -1)
             pipe.hvals(keys.owners)
+            pipe.get(keys.done)
             pipe.time()
-            has_producer, fields, errors, samples, pace, owners, now = pipe.execute()
+            has_producer, fields, errors, samples, pace, owners, done, now = pipe.execute()
             record = record_of(job, fields)
             now_ms = now[0] * 1000 + now[1] // 1000
             live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
@@ -301,6 +280,7 @@ class JobStore:
                 owners=[owner.decode() for owner in owners],
                 live_workers=live,
                 has_producer=bool(has_producer),
+                done=done or b"",
             )
         except ValueError as error:
             raise CorruptRecord(f"job {job}: {error}") from error
@@ -338,6 +318,24 @@ class JobStore:
         """Chunks somebody holds a lease on."""
         with self.redis.errors():
             return {int(chunk) for chunk in self.redis.raw.hkeys(JobKeys(job).owners)}
+
+
+def _forget(pipe: Any, spec: JobSpec, leased: set[int]) -> None:
+    """Let a transaction remove all that Redis holds of a job, with its leases on these chunks."""
+    job, queue = spec.job_id, QueueKeys(spec.queue)
+    pipe.unlink(*JobKeys(job).all)
+    pipe.zrem(JOBS, job)
+    pipe.srem(queue.active, job)
+    if leased:
+        pipe.zrem(queue.leases, *(lease_member(job, chunk) for chunk in leased))
+
+
+def _kept(record: JobRecord, fields: dict[bytes, bytes]) -> dict[str, Any]:
+    """What a person said of a job since it was made. Raises JobConflict if it is not at rest."""
+    if record.state in TAKES_WORK or record.ending is not None:
+        raise JobConflict(f"job {record.spec.job_id} is {record.state}")
+    kept: dict[str, Any] = {"window_factor": fields[b"window_factor"]}
+    return kept | ({"state": record.state} if record.state is JobState.PAUSED else {})
 
 
 def _pace_entry(entry: bytes) -> tuple[int, int]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
-from millrace.core.job import JobSpec, JobState, Layout, Reason
+from millrace.core.job import TAKES_WORK, JobSpec, JobState, Layout, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
-from millrace.core.jobstore import Restored
+from millrace.core.jobstore import Snapshot
 from millrace.core.manifest import ManifestRow, decode_row
 from millrace.core.outcome import tally
+from millrace.core.restored import Restored
 from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.producer.control import look_after, resume
@@ -58,14 +59,25 @@ def restore(
     """
     spec = _spec(directory)
     read = _read(spec, directory, progress)
-    if read.listing_complete:
-        directory.complete_manifest(read.parts, read.total)  # its producer may have died before
     with suppress(JobNotFound):
         services.jobs.record(spec.job_id)
         raise JobConflict(f"Redis knows job {spec.job_id}")
+    return _anew(services, spec, directory, read)
+
+
+def _anew(
+    services: Services,
+    spec: JobSpec,
+    directory: JobDirectory,
+    read: Restored,
+    *,
+    replace: bool = False,
+) -> Job:
+    if read.listing_complete:
+        directory.complete_manifest(read.parts, read.total)  # its producer may have died before
     if directory.has_success():
         directory.delete_success()  # until it is finalized again
-    services.jobs.restore(spec, read)
+    services.jobs.restore(spec, read, replace=replace)
     look_after(services, spec.job_id)
     services.feeder.feed(spec)
     return Job(services, spec.job_id)
@@ -77,29 +89,42 @@ def repair(
     found: Verification,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Job:
-    """Remove the corrupt and stray objects that `verify` found, and run exactly what is missing
-    again.
+    """Remove the corrupt objects that `verify` found and those that are no chunk's, and run
+    exactly what is missing again. A paused job stays paused, and keeps its priority.
 
-    Raises as `restore` does, before anything is removed.
+    Raises as `restore` does, and JobConflict if the job is being listed or run: what is read
+    would be out of date by then. Nothing is removed before all is read.
     """
     spec = _spec(directory)
-    _manifest(spec, directory)
-    whole = _said_size(directory) is not None
     with suppress(JobNotFound):
-        snapshot = services.jobs.snapshot(spec.job_id)
-        if snapshot.record.spec.directory != spec.directory:
-            raise JobConflict(f"Redis knows another job {spec.job_id}")
-        if snapshot.has_producer:
-            raise JobConflict(f"job {spec.job_id} is still being listed")
-        if snapshot.record.ending is not None:
-            raise JobConflict(f"job {spec.job_id} was ended early: {snapshot.record.state}")
+        _refuse_moving(services.jobs.snapshot(spec.job_id), spec)
+    whole = _said_size(directory) is not None
+    read = _read(spec, directory, progress, frozenset(found.corrupt_chunks))
+    # An object without rows is a stray only if no rows can be missing.
+    strays = [
+        name
+        for name, chunk in (directory.results(spec.plan) if whole else ())
+        if chunk is None or chunk >= read.chunks
+    ]
     for chunk in found.corrupt_chunks:
         directory.delete_chunk(spec.plan, chunk)
-    # An object without rows is a stray only if no rows can be missing.
-    for name in found.strays if whole else ():
+    for name in strays:
         directory.delete_stray(name)
-    services.jobs.delete(spec)
-    return restore(services, directory, progress)
+    return _anew(services, spec, directory, read, replace=True)
+
+
+def _refuse_moving(snapshot: Snapshot, spec: JobSpec) -> None:
+    job, record = spec.job_id, snapshot.record
+    if record.spec.directory != spec.directory:
+        raise JobConflict(f"Redis knows another job {job}")
+    if snapshot.has_producer:
+        raise JobConflict(f"job {job} is still being listed")
+    if record.ending is not None:
+        raise JobConflict(f"job {job} was ended early: {record.state}")
+    if record.state in TAKES_WORK:
+        raise JobConflict(
+            f"job {job} is {record.state}", hint=f"let it end, or:  millrace pause {job}"
+        )
 
 
 def _spec(directory: JobDirectory) -> JobSpec:
@@ -173,7 +198,14 @@ def _part_lines(spec: JobSpec, directory: JobDirectory, part: int, parts: int) -
     return lines
 
 
-def _read(spec: JobSpec, directory: JobDirectory, progress: Callable[[int], None]) -> Restored:
+def _read(
+    spec: JobSpec,
+    directory: JobDirectory,
+    progress: Callable[[int], None],
+    corrupt: frozenset[int] = frozenset(),
+) -> Restored:
+    """What the directory holds. Chunks that are known to be `corrupt` count as missing; raises
+    CorruptRecord if there are others."""
     plan = spec.plan
     parts, images, whole = _manifest(spec, directory)
     done, with_errors, samples = list[int](), list[int](), list[bytes]()
@@ -184,7 +216,7 @@ def _read(spec: JobSpec, directory: JobDirectory, progress: Callable[[int], None
         numbers = plan.chunks_of(part, len(lines))
         chunks += len(numbers)
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
-            if body is None:
+            if body is None or chunk in corrupt:
                 continue
             rows = decode_rows(lines, plan, chunk)
             try:

@@ -17,6 +17,7 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
 from millrace.core.outcome_schema import decode_strictly
 from millrace.core.services import Services
+from millrace.core.topology import MANIFEST_COMPLETE
 
 ENDED_EARLY = frozenset({JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED})
 """Endings that may leave images without an outcome; they are counted as cancelled."""
@@ -153,9 +154,8 @@ def _summary(found: Verification, directory: JobDirectory) -> dict[str, Any] | N
 def _claimed(
     found: Verification, services: Services, spec: JobSpec
 ) -> tuple[Snapshot | None, set[int]]:
-    """What Redis says of the job, and the chunks it takes for finished."""
+    """What Redis says of the job, and the chunks it takes for finished by then."""
     try:
-        finished = set(set_bits(services.jobs.done_bitmap(spec.job_id)))
         snapshot = services.jobs.snapshot(spec.job_id)
     except (JobNotFound, RedisUnavailable):
         return None, set()
@@ -164,7 +164,7 @@ def _claimed(
         return None, set()
     if snapshot.record.spec.directory != spec.directory:
         return None, set()  # another job of that name
-    return snapshot, finished
+    return snapshot, set(set_bits(snapshot.done))
 
 
 def _check_chunks(
@@ -176,6 +176,7 @@ def _check_chunks(
     """Returns a digest of all error lines, in their order."""
     plan = spec.plan
     errors = hashlib.blake2b()
+    said = _manifest_size(found, directory)  # first: while it is not said, more parts may come
     parts = directory.parts()
     if parts != list(range(len(parts))):
         found.note("manifest", f"parts are missing: there are {parts}")
@@ -192,25 +193,35 @@ def _check_chunks(
             elif _has_errors(found, chunk, body, decode_rows(lines, plan, chunk)):
                 _digest(errors, (x for x in body.splitlines() if "error" in decode_outcome(x)))
         progress(found.total)
-    _check_manifest_size(found, directory, (len(parts), found.total))
-    for name, named in directory.results(plan):
-        if named is None or named >= found.chunks:
-            found.strays.append(name)
-            found.note(name, "belongs to no chunk of the manifest")
+    if said is not None:
+        found.compare(MANIFEST_COMPLETE, "parts and images", said, (len(parts), found.total))
+    _check_strays(found, spec, directory, set(parts))
     return errors.digest()
 
 
-def _check_manifest_size(
-    found: Verification, directory: JobDirectory, there: tuple[int, int]
+def _check_strays(
+    found: Verification, spec: JobSpec, directory: JobDirectory, parts: set[int]
 ) -> None:
-    where = "manifest/complete.json"
+    plan = spec.plan
+    strays = [
+        (name, chunk)
+        for name, chunk in directory.results(plan)
+        if chunk is None or chunk >= found.chunks
+    ]
+    # What was listed and run meanwhile is not judged.
+    later = set(directory.parts()) - parts if strays else set()
+    for name, chunk in strays:
+        if chunk is None or plan.part_of(chunk) not in later:
+            found.strays.append(name)
+            found.note(name, "belongs to no chunk of the manifest")
+
+
+def _manifest_size(found: Verification, directory: JobDirectory) -> tuple[int, int] | None:
     try:
-        said = directory.manifest_size()
+        return directory.manifest_size()
     except CorruptRecord as error:
-        found.note(where, error.message)
-        return
-    if said is not None:
-        found.compare(where, "parts and images", said, there)
+        found.note(MANIFEST_COMPLETE, error.message)
+        return None
 
 
 def _digest(digest: hashlib.blake2b, lines: Iterable[bytes]) -> None:

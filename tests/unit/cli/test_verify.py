@@ -111,6 +111,24 @@ def test_a_job_that_redis_lost_half_done_fails_the_check_and_is_repaired(
     assert run("verify", place, redis_url=redis_url).code == 0
 
 
+def test_a_job_under_way_is_repaired_while_it_is_paused(
+    run: Invoke, redis_url: str, services: Services, tmp_path: Path
+) -> None:
+    made = listed_job(services, tmp_path)
+    work(services, made, 0, 1)
+    Path(made.directory.root, "results/part-00000/chunk-0000001.jsonl").unlink()
+    said = run("verify", "j", "--repair", redis_url=redis_url)
+    assert said.code == ExitCode.CONFLICT
+    assert "job j is running" in said.err
+    assert "millrace pause j" in said.err
+    run("pause", "j", redis_url=redis_url)
+    said = run("verify", "j", "--repair", redis_url=redis_url)
+    assert said.code == 0
+    told = "repairing: 4 images run again after `millrace resume j`"
+    assert said.out.splitlines()[-1] == told
+    assert services.jobs.record("j").state == "paused"
+
+
 def test_what_is_not_there_is_not_found(run: Invoke, redis_url: str, tmp_path: Path) -> None:
     for place in ("j", str(tmp_path), f"{tmp_path}/nowhere"):
         said = run("verify", place, "--json", redis_url=redis_url)

@@ -13,7 +13,7 @@ from millrace.core.errors import AlreadyExists
 from millrace.core.feed import Feeder
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import Restored
+from millrace.core.restored import Restored
 from millrace.core.services import Services
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker
 

@@ -72,7 +72,10 @@ def test_a_prediction_line_is_as_documented(predictions: list[dict[str, Any]]) -
         (failed(attempts=True), "error.attempts: "),
         (failed(attempts=-1), "error.attempts: "),
         (failed(junk=1), "error.junk: "),
-        *((failed_without(name), f"error.{name}: ") for name in ("message", "retryable", "attempts")),
+        *(
+            (failed_without(name), f"error.{name}: ")
+            for name in ("message", "retryable", "attempts")
+        ),
         (b'{"key":"a.jpg"}', "not an outcome line"),
         (predicted(CAT, error=ERROR), "not an outcome line"),
     ],

@@ -13,7 +13,7 @@ from millrace.core.bitmaps import bitmap, set_bits
 from millrace.core.claims import Answer, Finish
 from millrace.core.errors import JobConflict
 from millrace.core.job import JobSpec, JobState
-from millrace.core.jobstore import Restored
+from millrace.core.restored import Restored
 from millrace.core.services import Services
 from millrace.core.topology import JOBS, JobKeys, QueueKeys
 from tests.unit.core.support import ERROR_LINE, MODEL, NO_TIME, a_spec, a_tally, a_worker

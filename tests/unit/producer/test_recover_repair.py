@@ -9,16 +9,26 @@ from typing import Any
 
 import pytest
 
-from millrace.core.errors import JobConflict
-from millrace.core.job import JobSpec, JobState
+from millrace.core.chunks import ChunkPlan
+from millrace.core.claims import Answer, Finish
+from millrace.core.errors import JobConflict, StorageUnavailable
+from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.core.storage import Location
-from millrace.core.topology import JobKeys, chunk_object
-from millrace.producer.control import cancel, look_after
+from millrace.core.topology import JobKeys, QueueKeys, chunk_object
+from millrace.producer.control import (
+    cancel,
+    delete,
+    look_after,
+    pause,
+    resume,
+    set_priority,
+)
 from millrace.producer.job import Job
 from millrace.producer.recover import repair, restore
 from millrace.producer.verify import verify
+from tests.unit.core.support import MODEL, NO_TIME, a_tally, a_worker
 from tests.unit.producer.support import (
     FAILING,
     directory_of,
@@ -129,16 +139,99 @@ def test_codes_of_redis_are_derived_anew(services: Services, ended: JobSpec) -> 
     assert known(services) == before
 
 
-def test_a_finished_chunk_of_a_running_job_runs_again(services: Services, tmp_path: Path) -> None:
+def test_a_paused_job_is_repaired_and_stays_as_it_was_asked_to_be(
+    services: Services, tmp_path: Path
+) -> None:
     spec = listed_job(services, tmp_path)
     work(services, spec, 0, 1)
+    set_priority(services, "j", Priority.HIGH)
+    pause(services, "j")
     services.redis.raw.delete(spec.queue)
     object_of(spec, 1).unlink()
     job = mend(services, spec)
+    assert (job.status().state, waiting(services, spec)) == (JobState.PAUSED, [])
+    factor = services.redis.raw.hget(JobKeys("j").record, "window_factor")
+    assert float(factor) == Priority.HIGH.window_factor
+    resume(services, "j")
     assert waiting(services, spec) == [1, 2]
     work(services, spec, 1, 2)
     assert (job.status().state, job.status().counts.succeeded) == (JobState.SUCCEEDED, 6)
     assert verify(services, directory_of(services, spec)).ok
+
+
+def test_what_was_in_hand_may_be_claimed_and_still_counts_once(
+    services: Services, tmp_path: Path
+) -> None:
+    spec = listed_job(services, tmp_path)
+    work(services, spec, 0)
+    _, lease = a_worker(services).claim(spec.queue, "j", 1, MODEL)
+    pause(services, "j")
+    object_of(spec, 0).unlink()
+    mend(services, spec)
+    resume(services, "j")
+    assert a_worker(services, "2@host/x").claim(spec.queue, "j", 1, MODEL)[0] is Answer.OK
+    assert a_worker(services).finish(lease, a_tally(2), NO_TIME)[0] is Finish.FIRST
+    assert a_worker(services).finish(lease, a_tally(2), NO_TIME)[0] is Finish.REPEAT
+
+
+def test_a_job_that_ended_with_a_chunk_in_hand_leaves_no_lease(
+    services: Services, ended: JobSpec
+) -> None:
+    services.redis.raw.hset(JobKeys("j").owners, 3, "dead/token")
+    services.redis.raw.zadd(QueueKeys(ended.queue).leases, {"j:3": 1, "other:3": 1})
+    delete(services, "j")
+    assert services.redis.raw.zrange(QueueKeys(ended.queue).leases, 0, -1) == [b"other:3"]
+
+
+def test_a_job_that_runs_is_refused(services: Services, tmp_path: Path) -> None:
+    spec = listed_job(services, tmp_path)
+    work(services, spec, 0, 1)
+    object_of(spec, 1).write_bytes(b"ruined\n")
+    before, files = known(services), contents(spec)
+    with pytest.raises(JobConflict, match="job j is running") as caught:
+        mend(services, spec)
+    assert "millrace pause j" in (caught.value.hint or "")
+    assert (known(services), contents(spec)) == (before, files)
+
+
+def test_a_job_that_goes_on_meanwhile_is_refused(services: Services, tmp_path: Path) -> None:
+    spec = listed_job(services, tmp_path)
+    work(services, spec, 0, 1)
+    pause(services, "j")
+    object_of(spec, 1).unlink()
+    before, directory = known(services), directory_of(services, spec)
+    with pytest.raises(JobConflict, match="job j is running"):
+        repair(services, directory, verify(services, directory), lambda _: resume(services, "j"))
+    assert known(services) == before
+
+
+def test_nothing_is_removed_if_storage_goes_away(
+    services: Services, ended: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_of(ended, 3).write_bytes(b"ruined\n")
+    object_of(ended, 77).write_bytes(b"")
+    directory = directory_of(services, ended)
+    found, before, files = verify(services, directory), known(services), contents(ended)
+    read_chunk = JobDirectory.read_chunk
+
+    def then_none(self: JobDirectory, plan: ChunkPlan, chunk: int) -> bytes | None:
+        if chunk == 8:
+            raise StorageUnavailable("503")
+        return read_chunk(self, plan, chunk)
+
+    monkeypatch.setattr(JobDirectory, "read_chunk", then_none)
+    with pytest.raises(StorageUnavailable):
+        repair(services, directory, found)
+    assert (known(services), contents(ended)) == (before, files)
+
+
+def test_a_stray_of_then_that_is_a_chunk_by_now_stays(services: Services, ended: JobSpec) -> None:
+    object_of(ended, 2).unlink()
+    directory = directory_of(services, ended)
+    found = verify(services, directory)
+    found.strays.append(chunk_object(0, 4))
+    repair(services, directory, found)
+    assert object_of(ended, 4).exists()
 
 
 def test_of_a_job_that_was_ended_early_nothing_is_removed(

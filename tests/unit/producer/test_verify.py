@@ -12,6 +12,7 @@ from millrace.core.chunks import PART_ROWS
 from millrace.core.errors import ObjectNotFound
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
@@ -153,6 +154,50 @@ def test_a_manifest_of_several_parts(services: Services, tmp_path: Path) -> None
     assert (found.findings, found.missing_chunks) == ([], [1])
     assert (found.total, found.succeeded) == (images, PART_ROWS + 3)
     assert told == [PART_ROWS, 2 * PART_ROWS, images]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["more comes", "that was all"])
+def test_what_is_listed_and_run_meanwhile_is_no_stray(
+    services: Services, tmp_path: Path, whole: bool
+) -> None:
+    spec = a_spec("j", output=str(tmp_path), chunk_size=PART_ROWS)
+    created(services, spec)
+    directory = JobDirectory(services.stores, spec.directory)
+
+    def run_part(part: int) -> None:
+        numbers = range(part * PART_ROWS, (part + 1) * PART_ROWS)
+        directory.create_part(part, [ManifestRow(f"{n}.jpg", f'"{n}"', 1) for n in numbers])
+        services.jobs.publish_part("j", part, PART_ROWS, 1)
+        work(services, spec, part)
+
+    def while_it_reads(images: int) -> None:
+        if images == PART_ROWS:
+            run_part(1)
+            if whole:
+                directory.complete_manifest(2, 2 * PART_ROWS)
+                services.jobs.listing_done("j")
+
+    run_part(0)
+    found = verify(services, directory, while_it_reads)
+    assert (found.findings, found.strays, found.chunks) == ([], [], 1)
+    assert {*directory.committed_chunks(spec.plan)} == {0, 1}
+
+
+@pytest.mark.parametrize("read", ["snapshot", "done_bitmap"])
+def test_a_job_may_end_after_redis_was_asked(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    running(services, tmp_path)
+    spec, original = services.jobs.spec("j"), getattr(services.jobs, read)
+
+    def then_it_ends(job: str) -> object:
+        monkeypatch.setattr(services.jobs, read, original)
+        answer = original(job)
+        work(services, spec, 0, 2)
+        return answer
+
+    monkeypatch.setattr(services.jobs, read, then_it_ends)
+    assert verified(services, spec).findings == []
 
 
 @pytest.mark.parametrize("gone", ["deleted", "down"])
