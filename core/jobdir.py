@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, islice
@@ -35,6 +35,7 @@ from millrace.core.sizes import (
 from millrace.core.storage import Location, Store, Stores
 from millrace.core.storage.base import refuse_larger
 from millrace.core.topology import (
+    BY_KEY_PREFIX,
     ERRORS_FILE,
     JOB_FILE,
     MANIFEST_COMPLETE,
@@ -42,6 +43,7 @@ from millrace.core.topology import (
     RESULTS_PREFIX,
     SUCCESS_FILE,
     SUMMARY_FILE,
+    by_key_digest,
     by_key_object,
     chunk_object,
     manifest_part,
@@ -218,12 +220,23 @@ class JobDirectory:
         """The one-JSON-per-image copy of an outcome line."""
         self._store.put(self._prefix + by_key_object(key), outcome)
 
-    def put_all_by_key(self, rows: Iterable[ManifestRow], body: bytes) -> None:
-        """The copies of all outcome lines of a chunk."""
-        keys = (row.key for row in rows)
-        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="by-key") as pool:
-            for _ in pool.map(self.put_by_key, keys, body.splitlines()):
-                pass
+    def put_missing_by_key(
+        self, rows: Iterable[ManifestRow], body: bytes, standing: Set[bytes]
+    ) -> None:
+        """The copies of a chunk's outcome lines, but for those that are `standing`."""
+        missing = [
+            (row.key, line)
+            for row, line in zip(rows, body.splitlines(), strict=True)
+            if by_key_digest(by_key_object(row.key)) not in standing
+        ]
+        if missing:
+            with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="by-key") as pool:
+                deque(pool.map(lambda copy: self.put_by_key(*copy), missing), maxlen=0)
+
+    def standing_by_key(self) -> Iterator[bytes]:
+        """The `by_key_digest` of each copy there is."""
+        for item in self._store.list(self._prefix + BY_KEY_PREFIX):
+            yield by_key_digest(item.key[len(self._prefix) :])
 
     # --- what the finalizer writes ---
 

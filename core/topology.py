@@ -222,3 +222,8 @@ def by_key_object(key: str) -> str:
     if too_long:
         name = f"%sha256-{hashlib.sha256(key.encode()).hexdigest()}"
     return f"{BY_KEY_PREFIX}{name}.json"
+
+
+def by_key_digest(name: str) -> bytes:
+    """Stands for the name of a `by-key/` object where ten million are held at once."""
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()

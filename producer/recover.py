@@ -208,6 +208,7 @@ def _read(
     CorruptRecord if there are others."""
     plan = spec.plan
     parts, images, whole = _manifest(spec, directory)
+    copies = set(directory.standing_by_key() if spec.layout is Layout.PER_IMAGE else ())
     done, with_errors, samples = list[int](), list[int](), list[bytes]()
     by_code = Counter[str]()
     succeeded = failed = chunks = seen = 0
@@ -227,7 +228,7 @@ def _read(
                     hint="`millrace verify --repair` runs it again",
                 ) from None
             if spec.layout is Layout.PER_IMAGE:
-                directory.put_all_by_key(rows, body)
+                directory.put_missing_by_key(rows, body, copies)
             done.append(chunk)
             succeeded += counted.succeeded
             failed += counted.failed

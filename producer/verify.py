@@ -10,14 +10,19 @@ from typing import Any
 
 from millrace.core.bitmaps import set_bits
 from millrace.core.errors import CorruptRecord, JobNotFound, RedisUnavailable
-from millrace.core.job import WHOLE, JobSpec, JobState
+from millrace.core.job import WHOLE, JobSpec, JobState, Layout
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.jobstore import Snapshot
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import decode_outcome, tally
 from millrace.core.outcome_schema import decode_strictly
 from millrace.core.services import Services
-from millrace.core.topology import MANIFEST_COMPLETE
+from millrace.core.topology import (
+    BY_KEY_PREFIX,
+    MANIFEST_COMPLETE,
+    by_key_digest,
+    by_key_object,
+)
 
 ENDED_EARLY = frozenset({JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED})
 """Endings that may leave images without an outcome; they are counted as cancelled."""
@@ -78,7 +83,8 @@ def verify(
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Check that each manifest row has exactly one outcome line, in order and well formed,
-    that errors and summary say the same, and that Redis agrees, if it knows the job.
+    that errors, summary and the names of the copies by key say the same, and that Redis agrees,
+    if it knows the job.
 
     Chunks may lack an object while Redis says that the job is under way, but none that it takes
     for finished; and in a job that was ended early, as many images as it says are cancelled.
@@ -95,8 +101,8 @@ def verify(
     elif summary is not None:
         found.state = str(summary.get("state"))
     found.asked_redis = snapshot is not None
-    errors = _check_chunks(found, spec, directory, progress)
     ended = snapshot is None or snapshot.record.state.terminal
+    errors = _check_chunks(found, spec, directory, None if ended else finished, progress)
     if summary is not None and ended:
         _check_published(found, directory, summary, errors)
     if snapshot is not None:
@@ -115,10 +121,8 @@ def _accounted_for(
     """Whether the images without an outcome are pending, or were cancelled with their job."""
     if snapshot is not None and not snapshot.record.state.terminal:
         return True
-    if snapshot is not None:
-        cancelled = snapshot.record.counts.cancelled
-    else:
-        cancelled = _counts(summary or {}).get("cancelled")
+    counted = _counts(summary or {}).get("cancelled")
+    cancelled = snapshot.record.counts.cancelled if snapshot is not None else counted
     return found.state in ENDED_EARLY and cancelled == found.without_outcome
 
 
@@ -171,10 +175,16 @@ def _check_chunks(
     found: Verification,
     spec: JobSpec,
     directory: JobDirectory,
+    finished: set[int] | None,
     progress: Callable[[int], None],
 ) -> bytes:
-    """Returns a digest of all error lines, in their order."""
+    """Returns a digest of all error lines, in their order.
+
+    A chunk's copies by key follow its object: they are due of those that are `finished`, which
+    None says of all.
+    """
     plan = spec.plan
+    copies = set[bytes]()
     errors = hashlib.blake2b()
     said = _manifest_size(found, directory)  # first: while it is not said, more parts may come
     parts = directory.parts()
@@ -190,12 +200,20 @@ def _check_chunks(
         for chunk, body in zip(numbers, directory.read_chunks(plan, numbers), strict=True):
             if body is None:
                 found.missing_chunks.append(chunk)
-            elif _has_errors(found, chunk, body, decode_rows(lines, plan, chunk)):
+                continue
+            rows = decode_rows(lines, plan, chunk)
+            if spec.layout is Layout.PER_IMAGE and (finished is None or chunk in finished):
+                copies.update(by_key_digest(by_key_object(row.key)) for row in rows)
+            if _has_errors(found, chunk, body, rows):
                 _digest(errors, (x for x in body.splitlines() if "error" in decode_outcome(x)))
         progress(found.total)
     if said is not None:
         found.compare(MANIFEST_COMPLETE, "parts and images", said, (len(parts), found.total))
     _check_strays(found, spec, directory, set(parts))
+    if copies:
+        copies.difference_update(directory.standing_by_key())
+    if copies:
+        found.note(BY_KEY_PREFIX, f"{len(copies):,} images have no object")
     return errors.digest()
 
 

@@ -193,6 +193,21 @@ def test_a_corrupt_chunk_restores_nothing(
     assert services.redis.raw.keys() == []
 
 
+def test_only_copies_that_are_missing_are_written(services: Services, tmp_path: Path) -> None:
+    spec = listed_job(services, tmp_path, layout="per-image")
+    work(services, spec, 0, 2)
+    directory = directory_of(services, spec)
+    directory.put_by_key("1.jpg", b"as it was")
+    lose(services)
+    restore(services, directory)
+    copies = Path(spec.directory.root, "by-key")
+    lines = object_of(spec, 0).read_bytes() + object_of(spec, 2).read_bytes()
+    stand = {path.name: path.read_bytes() for path in copies.iterdir()}
+    assert sorted(stand) == ["0.jpg.json", "1.jpg.json", "4.jpg.json", "5.jpg.json"]
+    assert stand.pop("1.jpg.json") == b"as it was"
+    assert set(stand.values()) < set(lines.splitlines())
+
+
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("part", [0, 1, 4])
 def test_a_missing_part_of_the_manifest_is_corrupt(

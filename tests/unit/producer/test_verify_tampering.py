@@ -11,10 +11,15 @@ import pytest
 from millrace.core.chunks import PART_ROWS
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
+from millrace.core.outcome import encode_lines, prediction_line, tally
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer.control import cancel
+from millrace.producer.enqueue import enqueue
+from millrace.producer.recover import repair
 from millrace.producer.verify import verify
+from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker, created
 from tests.unit.producer.support import listed_job, work
 
 FAILING = {0: "fetch/not_found", 3: "decode/bad_image"}
@@ -152,6 +157,35 @@ def test_an_object_no_row_asked_for(services: Services, spec: JobSpec, place: Pa
     (place / "results/part-00000/chunk-0000003.jsonl").write_bytes(b"")
     name = "results/part-00000/chunk-0000003.jsonl"
     assert found(services, spec) == {name: "belongs to no chunk of the manifest"}
+
+
+# --- the copies by key ---
+
+ODD_KEYS = ["a.jpg", "a//b.jpg", "../c.jpg", "50%.jpg", "a.json/d", "x" * 300, "ü ä.jpg"]
+
+
+@pytest.mark.parametrize("where", ["directory", "bucket"])
+def test_copies_that_are_missing(
+    services: Services, tmp_path: Path, bucket: str, where: str
+) -> None:
+    output = str(tmp_path) if where == "directory" else f"s3://{bucket}/out"
+    spec = a_spec("j", output=output, layout="per-image", chunk_size=7)
+    created(services, spec)
+    rows = [ManifestRow(key, '"1"', 1) for key in ODD_KEYS]
+    enqueue(services, spec, iter(rows))
+    directory = JobDirectory(services.stores, spec.directory)
+    body = encode_lines(prediction_line(row, []) for row in rows)
+    directory.create_chunk(spec.plan, 0, body)
+    assert found(services, spec) == {}  # they follow, and then the chunk is finished
+    worker = a_worker(services)
+    _, lease = worker.claim(spec.queue, "j", 0, MODEL)
+    worker.finish(lease, tally(body, rows), NO_TIME)
+    services.finalizer.finalize("j")
+    assert found(services, spec) == {"by-key/": "7 images have no object"}
+    directory.put_by_key(ODD_KEYS[0], b"{}")
+    assert found(services, spec) == {"by-key/": "6 images have no object"}
+    repair(services, directory, verify(services, directory))
+    assert found(services, spec) == {}
 
 
 # --- the manifest ---
