@@ -11,7 +11,7 @@ from millrace.cli.command import command, print_json
 from millrace.cli.results import JobOrUrl, directory_of
 
 if TYPE_CHECKING:
-    from millrace.producer.verify import Verification
+    from millrace.producer.verification import Verification
 
 
 @command

@@ -19,7 +19,7 @@ from millrace.producer.control import look_after, resume
 from millrace.producer.enqueue import ListingProgress, enqueue
 from millrace.producer.job import Job
 from millrace.producer.source import remaining_references
-from millrace.producer.verify import Verification
+from millrace.producer.verification import Verification
 
 SAMPLES = 10
 

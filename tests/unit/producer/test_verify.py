@@ -19,7 +19,8 @@ from millrace.core.storage import Location
 from millrace.core.topology import JobKeys
 from millrace.producer import Job
 from millrace.producer.control import cancel, delete, pause
-from millrace.producer.verify import Verification, verify
+from millrace.producer.verification import Verification
+from millrace.producer.verify import verify
 from tests.unit.core.support import MODEL, a_spec, a_worker, created
 from tests.unit.producer.support import listed_job, work
 
