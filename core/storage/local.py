@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 from obstore.store import LocalStore as ObstoreLocal
 
@@ -72,28 +73,26 @@ class LocalStore(Store):
         path = self._path(key)
         with _translated(path):
             info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):
-            raise ObjectNotFound(f"{path} is not a file")
+        _must_be_file(path, info)
         return ObjectInfo(key, info.st_size, _etag(info))
 
     def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         path = self._path(key)
-        with _translated(path), open(path, "rb", buffering=0) as file:
-            before = os.fstat(file.fileno())
+        with _opened(path) as (file, before):
             refuse_larger(key, before.st_size, max_bytes)
-            data = file.read()
+            # No more than it is said to hold: there are files without an end.
+            data = file.read(before.st_size)
             changed = _etag(os.fstat(file.fileno())) != _etag(before)
-        if changed or (if_match is not None and if_match != _etag(before)):
+        if changed or len(data) < before.st_size or if_match not in (None, _etag(before)):
             raise SourceChanged(f"{path} is no longer the file that was listed")
         return data
 
     def blocks(self, key: str) -> Iterator[bytes]:
         path = self._path(key)
-        with _translated(path), open(path, "rb", buffering=0) as file:
-            opened = _etag(os.fstat(file.fileno()))
-            while block := file.read(BLOCK_BYTES):
-                yield block
-            if _etag(os.stat(path)) != opened:
+        with _opened(path) as (file, before):
+            for start in range(0, before.st_size, BLOCK_BYTES):
+                yield file.read(min(BLOCK_BYTES, before.st_size - start))
+            if _etag(os.stat(path)) != _etag(before):
                 raise SourceChanged(f"{path} was changed while it was read")
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
@@ -144,6 +143,28 @@ def _names_a_file(key: str) -> bool:
     return "\x00" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A file to read, and what it was when it was opened.
+
+    Whoever places files may place a FIFO or a link to a device, also after the listing: they
+    are opened without waiting, and ObjectNotFound.
+    """
+    with _translated(path), open(path, "rb", opener=_without_waiting) as file:
+        info = os.fstat(file.fileno())
+        _must_be_file(path, info)
+        yield file, info
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _must_be_file(path: str, info: os.stat_result) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise ObjectNotFound(f"{path} is not a file")
+
+
 def _etag(info: os.stat_result) -> str:
     return f'"{info.st_mtime_ns:x}-{info.st_size:x}"'
 
@@ -164,4 +185,6 @@ def _translated(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ObjectNotFound(f"{what[:80]}… does not exist") from error
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise ObjectNotFound(f"{what} is not a file") from error
         raise StorageUnavailable(f"{what}: {error.strerror or error}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,33 @@ def test_a_directory_is_no_object(root: Path, store: LocalStore) -> None:
     store.delete("folder")
     assert list(store.list()) == []
     assert os.listdir(root) == ["folder"]
+
+
+@pytest.fixture
+def endless(root: Path) -> Iterator[list[str]]:
+    """Names of what is no file: to wait for it or to read it to its end would take for ever."""
+    os.mkfifo(root / "fifo")
+    (root / "link to a fifo").symlink_to(root / "fifo")
+    (root / "zeros").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(root / "socket"))
+        yield ["fifo", "link to a fifo", "zeros", "socket"]
+
+
+def test_what_is_no_file_is_no_object(store: LocalStore, endless: list[str]) -> None:
+    asks: list[Callable[[str], object]] = [store.get, store.head, lambda key: [*store.blocks(key)]]
+    for ask in asks:
+        for key in endless:
+            with pytest.raises(ObjectNotFound, match=f"{key} is not a file"):
+                ask(key)
+    assert [*store.list()] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files that hold more than they say")
+def test_no_more_is_read_than_a_file_says_it_holds(root: Path, store: LocalStore) -> None:
+    (root / "a").symlink_to("/proc/self/maps")
+    assert store.get("a", max_bytes=10) == b""
+    assert [*store.blocks("a")] == []
 
 
 @pytest.mark.parametrize("key", ["a//b", "file/x", "../beside", "x" * 300])
