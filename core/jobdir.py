@@ -46,6 +46,7 @@ from millrace.core.topology import (
     by_key_digest,
     by_key_object,
     chunk_object,
+    is_unfinished_chunk,
     manifest_part,
     parse_chunk_object,
     parse_manifest_part,
@@ -206,8 +207,10 @@ class JobDirectory:
 
     def results(self, plan: ChunkPlan) -> Iterator[tuple[str, int | None]]:
         """The names of all that lies under the results, in the store's order, and the number of
-        the chunk each belongs to; None for what is not ours."""
+        the chunk each belongs to; None for what is not ours. Unfinished writes are passed over."""
         for item in self._store.list(self._prefix + RESULTS_PREFIX):
+            if self.location.scheme == "file" and is_unfinished_chunk(item.key):
+                continue
             named = parse_chunk_object(item.key)
             ours = named is not None and named[0] == plan.part_of(named[1])
             yield item.key[len(self._prefix) :], named[1] if named and ours else None

@@ -72,6 +72,13 @@ def parse_chunk_object(name: str) -> tuple[int, int] | None:
     return (part, chunk) if match.group().lstrip("/") == chunk_object(part, chunk) else None
 
 
+def is_unfinished_chunk(name: str) -> bool:
+    """Whether it is what obstore leaves in a directory of a chunk that is being written, or
+    whose writer was killed: `chunk-0000017.jsonl#1`."""
+    written, mark, number = name.rpartition("#")
+    return bool(mark) and number.isdecimal() and parse_chunk_object(written) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class JobKeys:
     """The Redis keys of one job."""

@@ -16,6 +16,7 @@ from millrace.core.topology import (
     chunk_object,
     lease_member,
     manifest_part,
+    is_unfinished_chunk,
     parse_chunk_object,
     parse_manifest_part,
     queue_name,
@@ -70,6 +71,14 @@ def test_a_chunk_object_carries_its_number(part: int, chunk: int) -> None:
 )
 def test_a_foreign_name_is_no_chunk(name: str) -> None:
     assert parse_chunk_object(name) is None
+
+
+def test_what_a_killed_writer_leaves_of_a_chunk_is_told_from_other_names() -> None:
+    chunk = f"out/job/{chunk_object(0, 17)}"
+    assert is_unfinished_chunk(f"{chunk}#1")
+    assert is_unfinished_chunk(f"{chunk}#20")
+    for name in (chunk, f"{chunk}#", f"{chunk}#x", "out/photo#1", "results/photo.jsonl#1", "#1"):
+        assert not is_unfinished_chunk(name), name
 
 
 @given(st.integers(0, 10**6))
