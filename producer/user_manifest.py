@@ -13,7 +13,7 @@ from millrace.core.lines import split_lines
 from millrace.core.manifest import ManifestRow
 from millrace.core.sizes import MAX_LINE_BYTES
 from millrace.core.storage import Location, Stores
-from millrace.core.storage.location import without_secrets
+from millrace.core.storage.location import holds_secrets, without_secrets
 
 MAX_KEY_BYTES = 1024
 
@@ -23,8 +23,9 @@ def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[M
 
     A line is a key of the source, or a JSON object with `key` and optionally `etag` and
     `size`; blank lines are skipped. Keys of an `s3://` source are whole keys of the bucket
-    (or `s3://bucket/key` URLs), those of a directory are relative to it. Raises BadManifest
-    with the line's number, and the store's errors.
+    (or `s3://bucket/key` URLs), those of a directory are relative to it. URLs that hold
+    credentials are refused, for keys are written into jobs and logs. Raises BadManifest with
+    the line's number, and the store's errors.
     """
 
     def too_long(number: int) -> BadManifest:
@@ -72,6 +73,8 @@ def _row(line: bytes, uri: str, number: int, source: Location) -> ManifestRow:
 
 def _key_in(source: Location, key: str, uri: str, number: int) -> str:
     """The key within the source's store. Raises BadManifest if it lies outside the source."""
+    if holds_secrets(key):
+        raise BadManifest(uri, number, f"{without_secrets(key)} holds credentials")
     if source.scheme == "s3" and key.startswith("s3://"):
         bucket, _, rest = key.removeprefix("s3://").partition("/")
         if bucket != source.root:

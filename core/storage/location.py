@@ -101,6 +101,12 @@ class Location:
         return self.uri
 
 
+def holds_secrets(text: str) -> bool:
+    """Whether it is a URL with userinfo or a presigned query."""
+    _, separator, rest = text.partition("://")
+    return bool(separator) and ("@" in re.split("[/?#]", rest)[0] or bool(_PRESIGNED.search(rest)))
+
+
 def without_secrets(text: str) -> str:
     """A URL as it may be shown: without userinfo, port or query. Paths stay as they are."""
     scheme, separator, rest = text.partition("://")

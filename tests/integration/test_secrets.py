@@ -191,6 +191,7 @@ def test_failures_tell_no_secret(
     url, gone = BAD_URLS[0], f"127.0.0.1:{free_port()}"
     (tmp_path / "in").mkdir()
     (tmp_path / "manifest").write_text(f"s3://AKIAX:{URL}@bucket/in/a.png\n")
+    (tmp_path / "presigned").write_text(f"s3://{bucket}/in/a.png?X-Amz-Signature={URL}\n")
 
     def redis_at(place: str) -> dict[str, str]:
         return {"MILLRACE_REDIS_URL": f"redis://{place}"}
@@ -202,6 +203,7 @@ def test_failures_tell_no_secret(
         cases: list[tuple[list[str], dict[str, str], ExitCode]] = [
             (enqueue(url), {}, ExitCode.USAGE),
             ([*enqueue(), "--manifest", str(tmp_path / "manifest")], {}, ExitCode.USAGE),
+            ([*enqueue(), "--manifest", str(tmp_path / "presigned")], {}, ExitCode.USAGE),
             (["jobs"], redis_at(f":{URL}@127.0.0.1:{port}/0"), ExitCode.ACCESS_DENIED),
             (["jobs"], redis_at(f"u:{URL}@{gone}/0"), ExitCode.UNAVAILABLE),
             (["jobs"], redis_at(f":{URL}@{gone}/0?x=1"), ExitCode.USAGE),

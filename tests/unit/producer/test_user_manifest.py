@@ -107,6 +107,36 @@ def test_the_manifest_may_lie_in_a_store() -> None:
     assert [row.key for row in found] == ["a.jpg", "b.jpg"]
 
 
+SECRET = "hunter2-3e8a"
+
+
+@pytest.mark.parametrize("source", [FOLDER, BUCKET, Location.parse("s3://photos")])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://photos.s3.amazonaws.com/2024/a.png?X-Amz-Expires=60&X-Amz-Signature={SECRET}",
+        f"s3://photos/2024/a.png?X-Amz-Credential=A&X-Amz-Signature={SECRET}",
+        f"https://host/photos/a.png?AWSAccessKeyId=A&Signature={SECRET}",
+        f"https://host/photos/a.png?sv=2026&sig={SECRET}",
+        f"https://user:{SECRET}@host/a.png",
+        f"s3://AKIAX:{SECRET}@photos/2024/a.png",
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", '{{"key": "{}"}}'])
+def test_a_url_that_holds_a_secret_is_refused_and_not_repeated(
+    file: Path, source: Location, url: str, form: str
+) -> None:
+    file.write_text("\n" + form.format(url))
+    assert SECRET not in repr(problem(file, source))
+    assert problem(file, source).line == 2
+
+
+def test_a_key_that_looks_a_little_like_a_url_with_a_secret_is_a_key(file: Path) -> None:
+    names = ["a?b&sig=c.png", "https://host/@me/a.png", "a://b?signature of=x", "a@b://c.png"]
+    file.write_text("\n".join(names))
+    assert keys(file) == names
+
+
 @pytest.mark.parametrize("uri", ["s3://lists", "s3://lists/", "memory://lists"])
 def test_a_bucket_is_no_manifest(uri: str) -> None:
     with pytest.raises(BadLocation, match="names no object"):
