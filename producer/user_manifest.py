@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 from collections.abc import Iterator
 
 import orjson
@@ -19,7 +18,7 @@ MAX_KEY_BYTES = 1024
 
 
 def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[ManifestRow]:
-    """Stream the rows of a manifest file, local or at a URL.
+    """Stream the rows of a manifest, a local file or pipe or at a URL.
 
     A line is a key of the source, or a JSON object with `key` and optionally `etag` and
     `size`; blank lines are skipped. Keys of an `s3://` source are whole keys of the bucket
@@ -43,8 +42,9 @@ def read_user_manifest(stores: Stores, uri: str, source: Location) -> Iterator[M
 def _blocks(stores: Stores, uri: str) -> Iterator[bytes]:
     location = Location.parse(uri)
     if location.scheme == "file":
-        directory, name = os.path.split(location.root)
-        return stores.open(Location("file", directory)).blocks(name)
+        from millrace.core.storage.local import stream
+
+        return stream(location.root)
     if not location.prefix:
         raise BadLocation(f"{uri} names no object")
     return stores.open(location).blocks(location.prefix.removesuffix("/"))

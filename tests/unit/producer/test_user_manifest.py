@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import orjson
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from millrace.core.errors import BadLocation, BadManifest, ObjectNotFound
+from millrace.core.errors import BadLocation, BadManifest, ObjectNotFound, SourceChanged
 from millrace.core.manifest import ManifestRow
 from millrace.core.settings import StorageSettings
 from millrace.core.sizes import MAX_LINE_BYTES
@@ -135,6 +137,24 @@ def test_a_key_that_looks_a_little_like_a_url_with_a_secret_is_a_key(file: Path)
     names = ["a?b&sig=c.png", "https://host/@me/a.png", "a://b?signature of=x", "a@b://c.png"]
     file.write_text("\n".join(names))
     assert keys(file) == names
+
+
+def test_the_manifest_may_be_a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+    writer = threading.Thread(target=file.write_bytes, args=(b"a.jpg\n" * 100_000,))
+    writer.start()
+    assert keys(file) == ["a.jpg"] * 100_000
+    writer.join()
+
+
+def test_a_manifest_that_is_written_while_it_is_read_is_refused(file: Path) -> None:
+    file.write_text("a.jpg\n" * BLOCK_BYTES)
+    found = read_user_manifest(Stores(StorageSettings.load()), str(file), FOLDER)
+    next(found)
+    with file.open("a") as again:
+        again.write("b.jpg\n")
+    with pytest.raises(SourceChanged):
+        list(found)
 
 
 @pytest.mark.parametrize("uri", ["s3://lists", "s3://lists/", "memory://lists"])
