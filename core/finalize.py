@@ -24,7 +24,8 @@ from millrace.core.errors import (
 )
 from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import FINALIZER_LOCK_S, JobStore, Snapshot
+from millrace.core.jobstore import JobStore, Snapshot
+from millrace.core.locks import FINALIZER_LOCK_S, finalizing
 from millrace.core.log import get_logger
 from millrace.core.record import JobRecord, from_ms
 from millrace.core.status import status_of
@@ -55,7 +56,7 @@ class Finalizer:
         """
         if self._store.record(job).state is not JobState.FINALIZING:
             return False
-        with self._store.finalizing(job) as keep_lock:
+        with finalizing(self._store.redis, job) as keep_lock:
             if keep_lock is None:
                 return False
             snapshot = self._store.snapshot(job)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import LockNotOwnedError, RedisError, WatchError
+from redis.exceptions import WatchError
 
 from millrace.core.bitmaps import bitmap
 from millrace.core.errors import CorruptRecord, JobConflict
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
-from millrace.core.periodic import Periodic
 from millrace.core.record import (
     JobRecord,
     from_ms,
@@ -27,9 +24,6 @@ from millrace.core.record import (
 from millrace.core.redis_client import RedisClient
 from millrace.core.restored import Restored
 from millrace.core.topology import JOBS, JobKeys, QueueKeys, lease_member
-
-FINALIZER_LOCK_S = 60.0
-PRODUCER_LOCK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,62 +178,6 @@ class JobStore:
                 pipe.execute()
             except WatchError:
                 raise JobConflict(f"somebody else changes job {job}") from None
-
-    @contextmanager
-    def producing(self, job: str) -> Iterator[Callable[[], bool]]:
-        """Be the one who lists the input; yields what tells whether this still holds. Raises
-        JobConflict if another process does.
-
-        The lock is kept by a thread, and expires if this process dies.
-        """
-        lock = self.redis.raw.lock(
-            JobKeys(job).producer, timeout=PRODUCER_LOCK_S, thread_local=False
-        )
-        with self.redis.errors():
-            if not lock.acquire(blocking=False):
-                raise JobConflict(f"the input of job {job} is being listed by another process")
-
-        def keep() -> None:
-            with self.redis.errors():
-                lock.reacquire()
-
-        keeper = Periodic("producer lock", PRODUCER_LOCK_S / 4, keep)
-        keeper.start()
-
-        def still_ours() -> bool:
-            with self.redis.errors():
-                return bool(lock.owned())
-
-        try:
-            yield still_ours
-        finally:
-            keeper.stop()
-            with suppress(RedisError):  # it expires by itself
-                lock.release()
-
-    @contextmanager
-    def finalizing(self, job: str) -> Iterator[Callable[[], None] | None]:
-        """Hold the finalizer's lock; None if another process has it, else what keeps it.
-
-        That is to be called more often than the lock expires.
-        """
-        lock = self.redis.raw.lock(
-            JobKeys(job).finalizer, timeout=FINALIZER_LOCK_S, thread_local=False
-        )
-
-        def keep() -> None:
-            # Held too long without it, and somebody else's: what is written is the same.
-            with self.redis.errors(), suppress(LockNotOwnedError):
-                lock.reacquire()
-
-        with self.redis.errors():
-            held = lock.acquire(blocking=False)
-        try:
-            yield keep if held else None
-        finally:
-            if held:
-                with self.redis.errors(), suppress(LockNotOwnedError):
-                    lock.release()
 
     def record(self, job: str) -> JobRecord:
         """The job's record. Raises JobNotFound."""

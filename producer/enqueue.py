@@ -38,7 +38,7 @@ def enqueue(
     If listing fails midway, the job ends as `failed`, reason `input_listing_failed`, with
     the partial output published, and the error is raised. Ctrl-C cancels the job likewise. But if
     Redis goes away, the job stays as it is, for `recover.go_on`; raises RedisUnavailable.
-    To be called within `JobStore.producing`, which gives `still_ours`: a producer that stood still
+    To be called within `producing`, which gives `still_ours`: a producer that stood still
     while another process went on with the job leaves it alone. Raises JobConflict then.
     """
     job, plan = spec.job_id, spec.plan

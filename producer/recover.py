@@ -10,6 +10,7 @@ from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Layout, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.jobstore import Snapshot
+from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow, decode_row
 from millrace.core.outcome import tally
 from millrace.core.restored import Restored
@@ -149,7 +150,7 @@ def _list_the_rest(
 ) -> None:
     job, directory = spec.job_id, JobDirectory(services.stores, spec.directory)
     directory.confirm(spec)
-    with services.jobs.producing(job) as still_ours:
+    with producing(services.redis, job) as still_ours:
         parts, images, whole = _manifest(spec, directory)
         # A part may have been written and not published.
         for part in range(services.jobs.record(job).parts, parts):

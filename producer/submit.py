@@ -17,6 +17,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import JobSpec, Layout, Priority, new_job_id
 from millrace.core.jobdir import JobDirectory
+from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
@@ -167,7 +168,7 @@ def submit_spec(
     if standing is None:
         with (
             _hint(f"millrace resume {spec.job_id}"),
-            services.jobs.producing(spec.job_id) as still_ours,
+            producing(services.redis, spec.job_id) as still_ours,
         ):
             enqueue(services, spec, rows, progress, still_ours)
     return job

@@ -31,7 +31,7 @@ LOCK_S = 1.0
 # The real command, in a process that may die at a chosen moment. A part of eight images saves
 # filling a bucket with thousands; a lock of a second, a minute's wait.
 SMALL_PARTS = "from millrace.core import chunks; chunks.PART_ROWS = 8"
-SHORT_LOCK = f"from millrace.core import jobstore; jobstore.PRODUCER_LOCK_S = {LOCK_S}"
+SHORT_LOCK = f"from millrace.core import locks; locks.PRODUCER_LOCK_S = {LOCK_S}"
 DIES_BEFORE_PUBLISHING = """
 import os, signal
 from millrace.core.jobstore import JobStore

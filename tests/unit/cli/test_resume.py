@@ -10,6 +10,7 @@ import pytest
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
+from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.producer import Job
@@ -113,7 +114,7 @@ def test_without_a_producer_the_status_says_so(
 def test_a_job_that_is_being_listed_is_a_conflict(
     run: Invoke, redis_url: str, services: Services, half: JobSpec
 ) -> None:
-    with services.jobs.producing("j"):
+    with producing(services.redis, "j"):
         said = run("resume", "j", redis_url=redis_url)
     assert said.code == ExitCode.CONFLICT
     assert said.err == "millrace: the input of job j is being listed by another process\n"

@@ -26,7 +26,7 @@ from millrace.core.errors import (
 from millrace.core.finalize import now_and_then, verdict
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
-from millrace.core.jobstore import FINALIZER_LOCK_S
+from millrace.core.locks import FINALIZER_LOCK_S, finalizing
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.record import Counts, JobRecord, TimingTotals, initial_fields
@@ -249,7 +249,7 @@ def test_while_another_process_finalizes_nobody_else_does(
 ) -> None:
     created(services, spec)
     services.jobs.listing_done("j")
-    with services.jobs.finalizing("j"):
+    with finalizing(services.redis, "j"):
         assert not services.finalizer.finalize("j")
     assert services.jobs.record("j").state is JobState.FINALIZING
 

@@ -287,62 +287,6 @@ def test_the_newest_jobs_come_first(services: Services) -> None:
     assert services.jobs.recent_jobs(0) == []
 
 
-def test_one_process_finalizes_at_a_time(jobs: JobStore) -> None:
-    with jobs.finalizing("job") as first:
-        assert first is not None
-        with jobs.finalizing("job") as second:
-            assert second is None
-        with jobs.finalizing("other") as other:
-            assert other is not None
-        with jobs.finalizing("job") as third:
-            assert third is None
-    with jobs.finalizing("job") as again:
-        assert again is not None
-
-
-def test_a_finalizer_that_fails_gives_the_lock_back(jobs: JobStore) -> None:
-    with pytest.raises(RuntimeError), jobs.finalizing("job"):
-        raise RuntimeError
-    with jobs.finalizing("job") as keep:
-        assert keep is not None
-
-
-def test_a_finalizer_that_died_holds_the_lock_for_a_minute(services: Services) -> None:
-    with services.jobs.finalizing("job"):
-        assert 50_000 < services.redis.raw.pttl(JobKeys("job").finalizer) <= 60_000
-
-
-def test_a_finalizer_that_goes_on_keeps_its_lock(services: Services) -> None:
-    raw, key = services.redis.raw, JobKeys("job").finalizer
-    with services.jobs.finalizing("job") as keep:
-        assert keep is not None
-        raw.pexpire(key, 5_000)
-        keep()
-        assert 50_000 < raw.pttl(key) <= 60_000
-    assert not raw.exists(key)
-
-
-def test_a_lock_that_ran_out_cannot_be_kept_and_is_left_to_the_next(services: Services) -> None:
-    raw, key = services.redis.raw, JobKeys("job").finalizer
-    with services.jobs.finalizing("job") as keep:
-        assert keep is not None
-        raw.delete(key)
-        keep()
-        assert not raw.exists(key)
-        raw.set(key, "somebody else", px=5_000)
-        keep()
-        assert (raw.get(key), raw.pttl(key) <= 5_000) == (b"somebody else", True)
-
-
-def test_a_finalizer_that_was_too_slow_does_not_take_the_next_ones_lock(
-    services: Services,
-) -> None:
-    key = JobKeys("job").finalizer
-    with services.jobs.finalizing("job"):
-        services.redis.raw.set(key, "somebody else")
-    assert services.redis.raw.get(key) == b"somebody else"
-
-
 def test_a_snapshot_holds_what_a_status_shows(services: Services) -> None:
     standing_job(services, a_spec(), rows=6)
     worker = a_worker(services, "1@host/x")

@@ -10,6 +10,7 @@ import pytest
 from millrace.core.errors import JobConflict, RedisUnavailable, StorageUnavailable
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
+from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.producer.enqueue import ListingProgress, enqueue, give_up
@@ -134,7 +135,7 @@ def test_a_redis_wiped_after_a_part_was_written_is_told_and_the_part_stays(
     monkeypatch.setattr(JobDirectory, "create_part", create_and_wipe)
     with (
         pytest.raises(JobConflict, match="Redis has lost job j meanwhile") as raised,
-        services.jobs.producing("j") as still_ours,
+        producing(services.redis, "j") as still_ours,
     ):
         enqueue(services, spec, rows(PART), still_ours=still_ours)
     assert raised.value.hint == f"millrace resume {spec.directory} --from-storage"

@@ -19,6 +19,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
+from millrace.core.locks import finalizing
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.services import Services
@@ -83,7 +84,7 @@ def test_the_status_does_not_wait_for_another_finalizer(
 ) -> None:
     for chunk in (0, 1):
         work(services, spec, chunk)
-    with services.jobs.finalizing("j"):
+    with finalizing(services.redis, "j"):
         assert job.status().state is JobState.FINALIZING
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core import jobstore
+from millrace.core import locks
 from millrace.core.errors import JobConflict, JobNotFound
 from millrace.core.job import JobState, Reason
+from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.core.storage import Location
@@ -26,7 +27,7 @@ from tests.unit.producer.support import known, listed_job, waiting, work
 
 
 def test_while_its_producer_lives_a_job_is_not_listed(services: Services, half: HalfListed) -> None:
-    with services.jobs.producing("j"):
+    with producing(services.redis, "j"):
         with pytest.raises(JobConflict, match="listed by another process"):
             go_on(services, "j")
         assert len(half.manifest) == PART
@@ -37,7 +38,7 @@ def test_while_its_producer_lives_a_job_is_not_listed(services: Services, half: 
 def test_the_lock_is_kept_as_long_as_its_producer_lives(
     services: Services, half: HalfListed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobstore, "PRODUCER_LOCK_S", 1.6)
+    monkeypatch.setattr(locks, "PRODUCER_LOCK_S", 1.6)
     key, renewed, last = JobKeys("j").producer, 0, 1600
 
     def again() -> bool:
@@ -47,7 +48,7 @@ def test_the_lock_is_kept_as_long_as_its_producer_lives(
         renewed, last = renewed + (left > last), left
         return renewed >= 5  # which is longer than it lasts by itself
 
-    with services.jobs.producing("j"):
+    with producing(services.redis, "j"):
         wait_until(again, 30, "the lock is renewed again and again")
         with pytest.raises(JobConflict):
             go_on(services, "j")
@@ -67,7 +68,7 @@ def test_the_health_tells_of_the_missing_producer(services: Services, half: Half
     job = Job(services, "j")
     services.redis.raw.zadd(QueueKeys(half.spec.queue).fleet, {"3|w": 2**50})
     assert job.status().health == "no_producer"
-    with services.jobs.producing("j"):
+    with producing(services.redis, "j"):
         assert job.status().health != "no_producer"
     go_on(services, "j")
     assert job.status().health == "ok"
@@ -137,7 +138,7 @@ def test_a_producer_that_stood_still_leaves_the_job_to_another(
         services.redis.raw.delete(JobKeys("j").producer)  # as it does by itself after a minute
         go_on(services, "j")
 
-    with services.jobs.producing("j") as ours, pytest.raises(JobConflict, match="goes on"):
+    with producing(services.redis, "j") as ours, pytest.raises(JobConflict, match="goes on"):
         enqueue(services, spec, frozen(), still_ours=ours)
     assert Job(services, "j").status().state == "running"
     assert known(services)["manifest"][2]

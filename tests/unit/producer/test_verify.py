@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from millrace.core import locks
 from millrace.core.chunks import PART_ROWS
 from millrace.core.errors import ObjectNotFound
 from millrace.core.job import JobSpec
@@ -58,7 +59,7 @@ def cancelling(services: Services, place: Path) -> None:
 
 def finalizing(services: Services, place: Path) -> None:
     spec = listed_job(services, place)
-    with services.jobs.finalizing("j"):
+    with locks.finalizing(services.redis, "j"):
         work(services, spec, 0, 1, 2, failing=FAILING)
 
 
