@@ -5,7 +5,8 @@
     MillraceError
     ├── UsageError            a flag, URL, glob or setting that makes no sense
     │   ├── BadLocation       a storage URL millrace cannot read
-    │   └── BadManifest       a line of the user's manifest, by number
+    │   ├── BadManifest       a line of the user's manifest, by number
+    │   └── LocationNotAllowed  a place that MILLRACE_ALLOWED_LOCATIONS leaves out
     ├── NotFound
     │   ├── JobNotFound
     │   ├── ModelNotFound
@@ -88,6 +89,12 @@ class BadManifest(UsageError):
     def __init__(self, source: str, line: int, problem: str) -> None:
         super().__init__(f"{source}, line {line}: {problem}")
         self.line = line
+
+
+class LocationNotAllowed(UsageError):
+    """A job's input or output lies where MILLRACE_ALLOWED_LOCATIONS does not let it."""
+
+    code = "location_not_allowed"
 
 
 class NotFound(MillraceError):

@@ -17,6 +17,7 @@ from millrace.core.bitmaps import set_bits
 from millrace.core.errors import (
     AccessDenied,
     CorruptRecord,
+    LocationNotAllowed,
     MillraceError,
     ObjectNotFound,
     ObjectTooLarge,
@@ -35,7 +36,14 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_HOPELESS = (SpecMismatch, ObjectNotFound, CorruptRecord, ObjectTooLarge, AccessDenied)
+_HOPELESS = (
+    SpecMismatch,
+    LocationNotAllowed,
+    ObjectNotFound,
+    CorruptRecord,
+    ObjectTooLarge,
+    AccessDenied,
+)
 """What waiting will not mend, unless the directory is only out of this machine's sight."""
 
 

@@ -61,6 +61,7 @@ class JobDirectory:
 
     def __init__(self, stores: Stores, location: Location) -> None:
         self.location = location
+        self._allowed = stores.allowed
         self._store: Store = stores.open(location)
         self._prefix = location.prefix
 
@@ -80,9 +81,11 @@ class JobDirectory:
     def confirm(self, spec: JobSpec) -> None:
         """Check a spec that came from Redis against what the producer wrote into storage.
 
-        Redis is easier to write to: without this, whoever can would choose what is read, where
-        it is written, and what is deleted. Raises SpecMismatch.
+        Redis is easier to write to. But the spec itself says where `job.json` is looked for:
+        somebody who may also write one anywhere this process reads is stopped by the setting
+        alone. Raises LocationNotAllowed before anything is read, SpecMismatch.
         """
+        self._allowed.check(spec.input.uri, spec.output)
         if self.read_spec() != spec:
             raise SpecMismatch(
                 f"the record of job {spec.job_id} in Redis is not what {self.uri(JOB_FILE)} says"

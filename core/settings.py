@@ -52,6 +52,9 @@ class StorageSettings(EnvironmentSettings):
     storage_retry_timeout_s: Seconds = Field(
         60, description="no retry is begun this long after a request's first try, seconds"
     )
+    allowed_locations: str | None = Field(
+        None, description="storage URLs between blanks; jobs read and write below them alone"
+    )
     storage_overwrite: bool = Field(
         False,
         description="for stores without conditional writes: overwrite instead of create-only",

@@ -96,6 +96,7 @@ def make_spec(
     deadline: str | None = None,
 ) -> JobSpec:
     """The spec of what a user asks for, with the model resolved. Raises as `submit` does."""
+    services.stores.allowed.check(Location.parse(source).uri, Location.parse(output).uri)
     version, digest = resolve_model(services, model)
     return JobSpec.make(
         job_id=job_id or new_job_id(model.name),

@@ -16,6 +16,7 @@ from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity
 from millrace.core.errors import (
     ItemError,
     JobNotFound,
+    LocationNotAllowed,
     MillraceError,
     ObjectTooLarge,
     OutsideRoot,
@@ -44,6 +45,9 @@ PredictionsOf = Callable[[npt.NDArray[np.float32], int | None], list[dict[str, A
 
 PARTS_KEPT = 16
 """Some megabytes each. Jobs share a queue chunk by chunk: more of them would read theirs anew."""
+_HOPELESS = (SpecMismatch, LocationNotAllowed, ObjectTooLarge)
+"""What is so whoever runs the chunk."""
+
 AGAIN_S = 1.0
 """How often a committed chunk is counted again while Redis is away."""
 
@@ -112,7 +116,7 @@ class ChunkRunner:
             self._give_back(lease, forget_attempt=True)
         except MillraceError as error:
             bound.error("a chunk cannot be run in its job's directory", error=error.message)
-            if answer is Answer.POISON or isinstance(error, SpecMismatch | ObjectTooLarge):
+            if answer is Answer.POISON or isinstance(error, _HOPELESS):
                 self._give_up(lease)
             self._give_back(lease, forget_attempt=False)
         except Exception as error:

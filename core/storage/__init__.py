@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 
 from millrace.core.settings import StorageSettings
+from millrace.core.storage.allowed import AllowedLocations
 from millrace.core.storage.base import ObjectInfo, Store
 from millrace.core.storage.location import Location
 
@@ -12,9 +13,14 @@ __all__ = ["Location", "ObjectInfo", "Store", "Stores"]
 
 
 class Stores:
-    """Opens stores and keeps them: connections and credentials are shared per bucket."""
+    """Opens stores and keeps them: connections and credentials are shared per bucket.
+
+    What a job names is to be checked with `allowed` before. Raises UsageError if that setting
+    makes no sense.
+    """
 
     def __init__(self, settings: StorageSettings) -> None:
+        self.allowed = AllowedLocations(settings.allowed_locations)
         self._settings = settings
         self._open: dict[tuple[str, str], Store] = {}
         self._lock = Lock()

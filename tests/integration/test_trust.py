@@ -9,7 +9,7 @@ import boto3
 import orjson
 import pytest
 
-from millrace.core.errors import CorruptRecord, ObjectNotFound, SpecMismatch
+from millrace.core.errors import CorruptRecord, LocationNotAllowed, ObjectNotFound, SpecMismatch
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow, encode_rows
@@ -156,7 +156,7 @@ def test_a_record_that_is_not_the_job_s_is_refused(
     private = {"uri": Location.parse(str(tmp_path / "private")).uri}
     tamper(services, "reads", input=private)
     tamper(services, "writes", output=Location.parse(str(tmp_path / "theirs")).uri)
-    # A job.json of its own does not help who cannot write where the real one stands.
+    # Nor does a job.json that asks for something else.
     moved = tamper(services, "moved", output=str(tmp_path / "theirs"), input=private)
     JobDirectory(services.stores, moved.directory).create_spec(
         services.jobs.spec("good").model_copy(update={"job_id": "moved"})
@@ -173,6 +173,51 @@ def test_a_record_that_is_not_the_job_s_is_refused(
     assert not [*(tmp_path / "out").glob("*s/results/*")]
     theirs = [path for path in (tmp_path / "theirs").rglob("*") if path.is_file()]
     assert theirs == [tmp_path / "theirs/moved/job.json"]
+
+
+def test_a_forged_job_directory_reaches_nothing_outside_the_allowed_places(
+    services: Services, env: dict[str, str], png: bytes, tmp_path: Path
+) -> None:
+    """Of one who may write to Redis, and a `job.json` to go with it where workers can read."""
+    for folder in ("in", "private"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(png)
+    ours, drop = str(tmp_path / "out"), str(tmp_path / "drop")
+    private = {"uri": Location.parse(str(tmp_path / "private")).uri}
+    jobs = ("reads", "writes", "both", "good")
+    for job in jobs:
+        submit(
+            str(tmp_path / "in"), model="tiny", output=ours, job_id=job, settings=services.settings
+        )
+    for job, changed in (
+        ("reads", {"input": private, "output": f"{ours}/of"}),
+        ("writes", {"output": drop}),
+        ("both", {"input": private, "output": drop}),
+    ):
+        forged = tamper(services, job, **changed)
+        directory = JobDirectory(services.stores, forged.directory)
+        directory.create_spec(forged)
+        directory.create_part(0, [ManifestRow("a.png")])
+        directory.confirm(forged)  # as good as a real one, to who is not told more
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    allowed = {"MILLRACE_ALLOWED_LOCATIONS": f"{tmp_path}/in {tmp_path}/out"}
+    with running_worker("--model", "tiny", env=env | allowed, log=tmp_path / "log") as worker:
+        for job in jobs:
+            await_end(services, job)
+        assert "MILLRACE_ALLOWED_LOCATIONS" in worker.log
+    assert services.jobs.record("good").counts.succeeded == 1
+    for job in ("reads", "writes", "both"):
+        record = services.jobs.record(job)
+        assert (record.state, record.reason) == ("failed", "job_directory_unusable"), job
+    fresh = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.relative_to(tmp_path).parts[:2] for path in fresh} == {("log",), ("out", "good")}
+    # Nor is anything of it deleted.
+    settings = services.settings.model_copy(
+        update={"allowed_locations": allowed["MILLRACE_ALLOWED_LOCATIONS"]}
+    )
+    with pytest.raises(LocationNotAllowed):
+        control.delete(Services(settings), "both", outputs=True)
+    assert before <= {*tmp_path.rglob("*")}
 
 
 def test_nothing_is_deleted_that_is_not_the_job_s(

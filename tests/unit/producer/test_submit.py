@@ -12,6 +12,7 @@ from millrace.core.card import CARD_FILE, Card
 from millrace.core.errors import (
     BadLocation,
     JobConflict,
+    LocationNotAllowed,
     ModelNotFound,
     ObjectNotFound,
     RedisUnavailable,
@@ -362,3 +363,17 @@ def test_settings_come_from_the_environment(
     monkeypatch.delenv("MILLRACE_MODELS", raising=False)
     job = submit(str(photos), model="tiny", output=str(out))
     assert wait_until(lambda: job.status().counts.total == 5)
+
+
+@pytest.mark.parametrize("missing", ["in", "out"])
+def test_a_job_outside_the_allowed_places_is_not_made(
+    services: Services, photos: Path, out: Path, missing: str
+) -> None:
+    place = out if missing == "in" else photos
+    settings = services.settings.model_copy(update={"allowed_locations": str(place)})
+    with pytest.raises(LocationNotAllowed):
+        submit(str(photos), model="tiny", output=str(out), settings=settings)
+    assert services.jobs.recent_jobs(1) == []
+    assert not out.exists()
+    both = settings.model_copy(update={"allowed_locations": f"{photos} {out}"})
+    assert submit(str(photos), model="tiny", output=str(out), settings=both).id
