@@ -8,12 +8,11 @@ normalises paths, so it rejects `a//b.jpg` and would answer for `/a.jpg` with `a
 from __future__ import annotations
 
 import ssl
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3.session
 import botocore.session
@@ -23,10 +22,15 @@ from botocore.exceptions import (
     ClientError,
     ConfigParseError,
     CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from millrace.core.errors import (
     AccessDenied,
@@ -39,6 +43,7 @@ from millrace.core.errors import (
 )
 from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import BLOCK_BYTES, ObjectInfo, Store, refuse_larger
+from millrace.core.storage.deadline import within
 from millrace.core.storage.retry import retried
 from millrace.core.storage.via_obstore import (
     ObstoreStore,
@@ -48,11 +53,19 @@ from millrace.core.storage.via_obstore import (
 )
 
 _DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-_TRICKLE_BYTES = 16 * 1024
-_LISTING_RETRIES = 5
-"""boto3 waits up to 20 s between two tries: more of them look like a command that hangs."""
-
 _MISSING = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}
+
+_UNANSWERED = (
+    TimeoutError,
+    NoConnection,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseParserError,
+    HTTPError,
+)
+"""What is raised when a request got no answer, or half of one; not all of it is boto3's own."""
+
+T = TypeVar("T")
 
 
 class S3Store(Store):
@@ -68,49 +81,49 @@ class S3Store(Store):
         return f"S3Store({self._bucket!r})"
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
-        start = {"StartAfter": after} if after else {}
-        with self._translated(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, **start
-            )
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    yield ObjectInfo(item["Key"], item["Size"], item.get("ETag"))
+        where = {"Prefix": prefix} | ({"StartAfter": after} if after else {})
+        while True:
+            page = self._ask(prefix, self._client.list_objects_v2, **where)
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(item["Key"], item["Size"], item.get("ETag"))
+            token = page.get("NextContinuationToken")
+            if not token:
+                return
+            if token == where.get("ContinuationToken"):
+                raise StorageUnavailable(f"s3://{self._bucket}/{prefix}: the listing has no end")
+            where["ContinuationToken"] = token
 
     def head(self, key: str) -> ObjectInfo:
-        with self._translated(key):
-            answer = self._client.head_object(Bucket=self._bucket, Key=key)
+        answer = self._ask(key, self._client.head_object, Key=key)
         return ObjectInfo(key, answer["ContentLength"], answer.get("ETag"))
 
     def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         if obstore_can_express(key):
             return self._fast.get(key, if_match=if_match, max_bytes=max_bytes)
-        return retried(lambda: self._get(key, if_match, max_bytes), self._settings)
+        return self._get(key, if_match, max_bytes)
 
-    def _get(self, key: str, if_match: str | None, max_bytes: int | None) -> bytes:
+    def _get(
+        self, key: str, if_match: str | None, max_bytes: int | None = None, **more: str
+    ) -> bytes:
         condition = {"IfMatch": if_match} if if_match else {}
-        too_late = time.monotonic() + self._settings.storage_request_timeout_s
-        with self._translated(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, **condition)
-            data = bytearray()
+
+        def read(**request: str) -> bytes:
+            answer = self._client.get_object(**request)
             with answer["Body"] as body:
                 refuse_larger(key, answer["ContentLength"], max_bytes)
-                # boto3's own timeout is for each read: a body that trickles would never end.
-                while block := body.read(_TRICKLE_BYTES):
-                    data += block
-                    if time.monotonic() > too_late:
-                        raise StorageUnavailable(f"s3://{self._bucket}/{key}: the body is too slow")
-        return bytes(data)
+                data: bytes = body.read()
+                return data
+
+        return self._ask(key, read, Key=key, **condition, **more)
 
     def blocks(self, key: str) -> Iterator[bytes]:
         if obstore_can_express(key):
             yield from self._fast.blocks(key)
             return
-        with self._translated(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=key)
-            body = answer["Body"]
-            with body:
-                yield from body.iter_chunks(BLOCK_BYTES)
+        info = self.head(key)
+        for start in range(0, info.size, BLOCK_BYTES):
+            last = min(start + BLOCK_BYTES, info.size) - 1
+            yield self._get(key, info.etag, Range=f"bytes={start}-{last}")
 
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         if obstore_can_express(key):
@@ -127,16 +140,30 @@ class S3Store(Store):
             self._put(key, data, IfNoneMatch="*")
 
     def delete(self, key: str) -> None:
-        with self._translated(key):
-            self._client.delete_object(Bucket=self._bucket, Key=key)
+        self._ask(key, self._client.delete_object, Key=key)
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         try:
-            with self._translated(key):
-                self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
+            self._ask(key, self._client.put_object, Key=key, Body=data, **condition)
         except SourceChanged:
             # 412 is what both conditions answer; this one asked for nothing to be there.
             raise AlreadyExists(f"s3://{self._bucket}/{key} already exists") from None
+
+    def _ask(self, key: str, call: Callable[..., T], **request: Any) -> T:
+        """What boto3 answers to a request, tried again where that may help.
+
+        Each try has the request timeout in all: boto3's own is for each read of the socket, so
+        that an answer that trickles would never end.
+        """
+
+        def once() -> T:
+            with self._translated(key):
+                return within(
+                    self._settings.storage_request_timeout_s,
+                    lambda: call(Bucket=self._bucket, **request),
+                )
+
+        return retried(once, self._settings, _may_pass)
 
     @cached_property
     def _configuration(self) -> botocore.session.Session:
@@ -167,10 +194,8 @@ class S3Store(Store):
             config=Config(
                 connect_timeout=settings.storage_connect_timeout_s,
                 read_timeout=settings.storage_request_timeout_s,
-                retries={
-                    "mode": "standard",
-                    "total_max_attempts": 1 + min(settings.storage_max_retries, _LISTING_RETRIES),
-                },
+                # It is `_ask` that tries again: not also what it has given up.
+                retries={"mode": "standard", "total_max_attempts": 1},
                 s3={"addressing_style": addressing},
                 max_pool_connections=32,
             ),
@@ -231,28 +256,33 @@ class S3Store(Store):
         client = self._client
         if not _is_aws(client.meta.endpoint_url):
             return client.meta.region_name or "us-east-1"
-        with self._translated(""):
+
+        def region(Bucket: str) -> str | None:  # noqa: N803
             try:
-                answer = client.head_bucket(Bucket=self._bucket)
+                answer = client.head_bucket(Bucket=Bucket)
             except ClientError as error:
                 answer = error.response
                 if "x-amz-bucket-region" not in answer["ResponseMetadata"]["HTTPHeaders"]:
                     raise
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        return headers.get("x-amz-bucket-region") or client.meta.region_name or "us-east-1"
+            told: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+            return told
+
+        return self._ask("", region) or client.meta.region_name or "us-east-1"
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, *_UNANSWERED) as error:
             raise translate(error, f"s3://{self._bucket}/{key}") from error
 
 
-def translate(error: ClientError | BotoCoreError, what: str) -> MillraceError:
+def translate(error: Exception, what: str) -> MillraceError:
     """The millrace error a boto3 error means."""
     if isinstance(error, NoCredentialsError):
         return _no_credentials()
+    if isinstance(error, TimeoutError):
+        return StorageUnavailable(f"{what}: no whole answer in time")
     if isinstance(error, PartialCredentialsError | CredentialRetrievalError):
         return AccessDenied(str(error))
     if isinstance(error, ProfileNotFound | ConfigParseError):
@@ -272,6 +302,16 @@ def translate(error: ClientError | BotoCoreError, what: str) -> MillraceError:
     if status == 409:
         return AlreadyExists(f"{what}: {code}")
     return StorageUnavailable(f"{what}: {code or error}")
+
+
+def _may_pass(error: StorageUnavailable) -> bool:
+    """Whether the same request could fare better: boto3's own idea of it."""
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
+        return isinstance(cause, _UNANSWERED)
+    code = str(cause.response.get("Error", {}).get("Code", ""))
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0
+    return code == "RequestTimeout" or status == 429 or (status >= 500 and status != 501)
 
 
 def _no_credentials() -> AccessDenied:

@@ -109,6 +109,7 @@ def test_a_store_in_trouble_loses_nothing(
     )
     afterwards = Script(
         {
+            ("GET", "list-type=2"): [Slow(10)],
             ("GET", "in/0017.png"): [Cut(20)],
             ("GET", "in/0038.png"): [Slow(1000)] * FOR_EVER,
             # Done, but the answer is lost.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +16,6 @@ import pytest
 import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConfigParseError,
     CredentialRetrievalError,
@@ -24,6 +25,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
@@ -45,6 +47,7 @@ from millrace.core.settings import StorageSettings
 from millrace.core.storage.base import Store
 from millrace.core.storage.s3 import S3Store, translate
 from millrace.core.storage.via_obstore import ObstoreStore, obstore_can_express
+from tests.faults.s3_proxy import Asked, Cut, Fault, Rule, Slow, Stall, s3_proxy
 from tests.unit.core.storage.conftest import Bucket
 
 INEXPRESSIBLE = [
@@ -221,6 +224,101 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(
     for ask in ASKS.values():
         with pytest.raises(StorageUnavailable, match="s3://photos/"):
             ask(store)
+
+
+BY_BOTO3: dict[str, Callable[[Store], object]] = {
+    "list": lambda store: [item.key for item in store.list()],
+    "head": lambda store: store.head("a//b").size,
+    "get": lambda store: store.get("a//b"),
+    "blocks": lambda store: b"".join(store.blocks("a//b")),
+    "put": lambda store: store.put("a//b", b"again"),
+    "create": lambda store: store.create("c//d", b"new"),
+    "delete": lambda store: store.delete("a//b"),
+}
+"""What goes through boto3, of a bucket that holds `a//b`."""
+
+
+@pytest.fixture
+def troubled(
+    clean_bucket: Bucket, s3: EmbeddedS3, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., S3Store]]:
+    """Opens the bucket behind a proxy; one retry, and of little patience."""
+    clean_bucket.put("a//b", b"here" * 5)
+    with ExitStack() as stack:
+
+        def open_store(timeout_s: float = 1.5, **rules: Rule) -> S3Store:
+            # boto3 waits for a second whether a body is wanted.
+            settings = StorageSettings.load(
+                storage_max_retries=1, storage_request_timeout_s=timeout_s
+            )
+            endpoint = stack.enter_context(s3_proxy(s3.endpoint, **rules))
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            return S3Store(clean_bucket.name, settings)
+
+        yield open_store
+
+
+def once(fault: Fault) -> Rule:
+    """A fault that happens to the first request alone."""
+    left: list[Fault] = [fault]
+    return lambda _: left.pop() if left else None
+
+
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [
+        *((verb, fault) for verb in BY_BOTO3 for fault in (503, Cut())),
+        *(("list", fault) for fault in (429, 500, Stall())),
+    ],
+    ids=str,
+)
+def test_what_boto3_is_asked_is_tried_again(
+    troubled: Callable[..., S3Store], clean_bucket: Bucket, verb: str, fault: Fault
+) -> None:
+    expected = BY_BOTO3[verb](clean_bucket.store)
+    for key in ("a//b", "c//d"):
+        clean_bucket.client.delete_object(Bucket=clean_bucket.name, Key=key)
+    clean_bucket.put("a//b", b"here" * 5)
+    assert BY_BOTO3[verb](troubled(instead=once(fault))) == expected
+
+
+@pytest.mark.parametrize("verb", ["list", "get"])
+@pytest.mark.parametrize("fault", [Cut(10), Slow(10)], ids=str)
+def test_half_an_answer_is_asked_for_again(
+    troubled: Callable[..., S3Store], clean_bucket: Bucket, verb: str, fault: Fault
+) -> None:
+    store = troubled(afterwards=once(fault))
+    assert BY_BOTO3[verb](store) == BY_BOTO3[verb](clean_bucket.store)
+
+
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [*((verb, Stall()) for verb in BY_BOTO3), *((verb, Slow(10)) for verb in ("list", "get"))],
+    ids=str,
+)
+def test_an_answer_that_never_ends_is_given_up(
+    troubled: Callable[..., S3Store], verb: str, fault: Fault
+) -> None:
+    store = troubled(0.3, afterwards=lambda _: fault)
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable, match="s3://"):
+        BY_BOTO3[verb](store)
+    assert time.monotonic() - started < 4  # two tries, and a moment between them
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 501])
+def test_what_would_be_answered_again_is_not_asked_again(
+    troubled: Callable[..., S3Store], status: int
+) -> None:
+    asked = []
+
+    def refuse(request: Asked) -> Fault:
+        asked.append(request)
+        return status
+
+    with pytest.raises(MillraceError):
+        list(troubled(instead=refuse).list())
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("first", ["list", "get"])
@@ -442,11 +540,14 @@ def a_client_error(code: str, status: int | None = None) -> ClientError:
         (CredentialRetrievalError(provider="sso", error_msg="expired"), AccessDenied),
         (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable),
         (ReadTimeoutError(endpoint_url="http://x"), StorageUnavailable),
+        (urllib3.exceptions.ProtocolError("reset"), StorageUnavailable),
+        (ResponseParserError("no XML"), StorageUnavailable),
+        (TimeoutError(), StorageUnavailable),
     ],
     ids=lambda value: str(value) if isinstance(value, Exception) else value.__name__,
 )
 def test_every_error_of_boto3_means_one_of_ours(
-    error: ClientError | BotoCoreError, meaning: type[MillraceError]
+    error: Exception, meaning: type[MillraceError]
 ) -> None:
     found = translate(error, "s3://photos/a.jpg")
     assert type(found) is meaning
