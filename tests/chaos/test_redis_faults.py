@@ -148,6 +148,11 @@ def test_redis_is_full_and_workers_wait(crew: Crew) -> None:
 
 
 def test_redis_s_disk_is_full_and_workers_wait(crew: Crew) -> None:
+    pids = [member.pid for member in crew.members]
+    idle = crew.logs().count("gives no messages now")
+    crew.redis.fill_the_disk()
+    wait_until(lambda: crew.logs().count("gives no messages now") >= idle + 4, 20, "they wait")
+    crew.redis.empty_the_disk()
     crew.close_gates()
     job = crew.enqueue()
     crew.all_slots_taken()
@@ -163,6 +168,7 @@ def test_redis_s_disk_is_full_and_workers_wait(crew: Crew) -> None:
     crew.wait(job)
     crew.assert_exact(job)
     assert crew.runs(job) == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
+    assert [member.pid for member in crew.members] == pids
 
 
 def test_a_listing_that_finds_redis_full_is_gone_on_with(
