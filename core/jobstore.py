@@ -180,7 +180,8 @@ class JobStore:
                 if found.samples:
                     pipe.rpush(keys.samples, *found.samples)
                 pipe.zadd(JOBS, {job: fields["created_ms"]})
-                pipe.sadd(QueueKeys(spec.queue).active, job)
+                if "completed_ms" not in found.said:
+                    pipe.sadd(QueueKeys(spec.queue).active, job)
                 pipe.execute()
             except WatchError:
                 raise JobConflict(f"somebody else changes job {job}") from None
@@ -197,7 +198,10 @@ class JobStore:
         )
         with self.redis.errors():
             if not lock.acquire(blocking=False):
-                raise JobConflict(f"the input of job {job} is being listed by another process")
+                raise JobConflict(
+                    f"the input of job {job} is being listed by another process",
+                    hint="if that one died, its lock runs out within a minute: try again then",
+                )
 
         def keep() -> None:
             with self.redis.errors():

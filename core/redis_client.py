@@ -43,7 +43,7 @@ _NOT_NOW = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN)\b.*"
 )
 """A state of the server that ends: its disk is full, its replicas are away. Inside a script or a
-pipeline it stands amid the error's text; from there to the end of the line it tells what is wrong."""
+pipeline it stands amid the error's text; from there to its line's end it says what is wrong."""
 
 
 class RedisClient:
