@@ -28,7 +28,7 @@ from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import JobStore, Snapshot
 from millrace.core.locks import FINALIZER_LOCK_S, finalizing
 from millrace.core.log import get_logger
-from millrace.core.record import JobRecord, from_ms
+from millrace.core.record import Counts, JobRecord, from_ms
 from millrace.core.status import status_of
 from millrace.core.storage import Stores
 
@@ -171,6 +171,11 @@ def verdict(record: JobRecord) -> tuple[JobState, str | None]:
         cut_short or record.reason == Reason.ERROR_THRESHOLD_EXCEEDED
     ):
         return record.ending, record.reason
+    return verdict_of(counts)
+
+
+def verdict_of(counts: Counts) -> tuple[JobState, str | None]:
+    """The same, of a job that nobody ended."""
     if counts.total == 0:
         return JobState.FAILED, Reason.NO_INPUTS
     if counts.failed == 0:

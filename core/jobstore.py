@@ -174,7 +174,8 @@ class JobStore:
                 if found.samples:
                     pipe.rpush(keys.samples, *found.samples)
                 pipe.zadd(JOBS, {job: fields["created_ms"]})
-                pipe.sadd(QueueKeys(spec.queue).active, job)
+                if "completed_ms" not in found.said:
+                    pipe.sadd(QueueKeys(spec.queue).active, job)
                 pipe.execute()
             except WatchError:
                 raise JobConflict(f"somebody else changes job {job}") from None

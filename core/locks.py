@@ -26,7 +26,10 @@ def producing(redis: RedisClient, job: str) -> Iterator[Callable[[], bool]]:
     lock = redis.raw.lock(JobKeys(job).producer, timeout=PRODUCER_LOCK_S, thread_local=False)
     with redis.errors():
         if not lock.acquire(blocking=False):
-            raise JobConflict(f"the input of job {job} is being listed by another process")
+            raise JobConflict(
+                f"the input of job {job} is being listed by another process",
+                hint="if that one died, its lock runs out within a minute: try again then",
+            )
 
     def keep() -> None:
         with redis.errors():

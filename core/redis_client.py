@@ -15,6 +15,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
     NoPermissionError,
     OutOfMemoryError,
@@ -22,6 +23,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -36,6 +38,12 @@ from millrace.core.settings import Settings
 
 _DENIED_IN_SCRIPT = re.compile("user executing the script can't|ACL failure in script")
 """What Redis 6.2, and 7 and later, call a command or key that a script's caller may not use."""
+
+_NOT_NOW = re.compile(
+    r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN)\b.*"
+)
+"""A state of the server that ends: its disk is full, its replicas are away. Inside a script or a
+pipeline it stands amid the error's text; from there to its line's end it says what is wrong."""
 
 
 class RedisClient:
@@ -91,18 +99,19 @@ def translate(error: RedisError, display: str) -> MillraceError:
             f"Redis at {display} refused the user and password, or wants some",
             hint="MILLRACE_REDIS_URL=redis://[USER]:PASSWORD@HOST:PORT/DB",
         )
+    says = (str(error).splitlines() or [""])[0]
     if isinstance(error, AuthorizationError | NoPermissionError) or _DENIED_IN_SCRIPT.search(
         str(error)
     ):
         return AccessDenied(
-            f"Redis at {display} refused: {error}",
+            f"Redis at {display} refused: {says}",
             hint="deploy/redis/users.sh grants what producers and workers need",
         )
     if isinstance(error, BusyLoadingError):
         return RedisUnavailable(f"Redis at {display} is still loading its data")
     if isinstance(error, ConnectionError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return RedisUnavailable(
-            f"Redis at {display} shows a certificate that is not trusted: {error}",
+            f"Redis at {display} shows a certificate that is not trusted: {says}",
             hint="rediss://HOST:PORT/DB?ssl_ca_certs=FILE names the authority to trust",
         )
     if isinstance(error, ConnectionError | TimeoutError):
@@ -116,11 +125,17 @@ def translate(error: RedisError, display: str) -> MillraceError:
         )
     if "DB index is out of range" in str(error):
         return UsageError(f"Redis at {display} has no such database")
-    if isinstance(error, ReadOnlyError) or "BUSY" in str(error):
-        return RedisUnavailable(f"Redis at {display} takes no writes now: {error}")
+    not_now = _NOT_NOW.search(str(error))
+    if not_now or isinstance(error, ReadOnlyError | ClusterDownError | TryAgainError):
+        return RedisUnavailable(
+            f"Redis at {display} takes no writes now: {not_now.group() if not_now else says}",
+            hint="its log says why; often its disk is full"
+            if not_now and not_now[1] == "MISCONF"
+            else None,
+        )
     if isinstance(error, ResponseError):
-        return CorruptRecord(f"Redis at {display}: {error}")
-    return RedisUnavailable(f"Redis at {display}: {error}")
+        return CorruptRecord(f"Redis at {display}: {says}")
+    return RedisUnavailable(f"Redis at {display}: {says}")
 
 
 @cache

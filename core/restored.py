@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from millrace.core.job import JobSpec, JobState
@@ -26,6 +26,8 @@ class Restored:
     by_code: Mapping[str, int]
     samples: list[bytes]
     listing_complete: bool
+    said: Mapping[str, str | int] = field(default_factory=dict)
+    """What the summary says of its run, as fields of the record."""
 
     def fields(self, spec: JobSpec) -> dict[str, Any]:
         """The record of the job: nothing is fed, nothing in hand."""
@@ -43,4 +45,5 @@ class Restored:
             "done": len(self.done),
             "ahead": len(self.done),
             "restored": self.succeeded + self.failed,
+            **self.said,
         }

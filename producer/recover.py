@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Layout, Reason
@@ -16,6 +17,7 @@ from millrace.core.outcome import tally
 from millrace.core.restored import Restored
 from millrace.core.services import Services
 from millrace.core.storage import Location
+from millrace.core.summary import Summary
 from millrace.producer.control import look_after, resume
 from millrace.producer.enqueue import ListingProgress, enqueue
 from millrace.producer.job import Job
@@ -53,7 +55,8 @@ def restore(
     progress: Callable[[int], None] = lambda _: None,
 ) -> Job:
     """Make the record of a job that Redis lost anew, counted from its directory, and let it go
-    on: only chunks without an object run again.
+    on: only chunks without an object run again. If there are none, and it has a summary that says
+    so, it has ended as it did, and nothing is written.
 
     `progress` gets the number of images read. Raises JobConflict if Redis knows the job, it was
     ended early, or the directory is a copy; CorruptRecord if an object is not its chunk's outcome.
@@ -63,6 +66,11 @@ def restore(
     with suppress(JobNotFound):
         services.jobs.record(spec.job_id)
         raise JobConflict(f"Redis knows job {spec.job_id}")
+    summary = Summary.read(directory)
+    end = summary.end(read, success=directory.has_success()) if summary else {}
+    if end:
+        services.jobs.restore(spec, replace(read, said={**read.said, **end}))
+        return Job(services, spec.job_id)
     return _anew(services, spec, directory, read)
 
 
@@ -210,6 +218,7 @@ def _read(
     plan = spec.plan
     parts, images, whole = _manifest(spec, directory)
     copies = set(directory.standing_by_key() if spec.layout is Layout.PER_IMAGE else ())
+    summary = Summary.read(directory)
     done, with_errors, samples = list[int](), list[int](), list[bytes]()
     by_code = Counter[str]()
     succeeded = failed = chunks = seen = 0
@@ -250,4 +259,5 @@ def _read(
         by_code=by_code,
         samples=samples,
         listing_complete=whole,
+        said=summary.run if summary else {},
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,14 +165,22 @@ class ChunkRunner:
 
     def _predict(self, spec: JobSpec, lease: Lease, rows: list[ManifestRow]) -> list[Image]:
         fetch = self._fetcher(spec)
-        if lease.attempt <= 1:
-            with self._turns.shared():
+        if lease.attempt > 1:
+            with self._in_turn(lease, self._turns.alone()):
+                return self._careful.run(lease, rows, fetch)
+        with self._turns.shared(wait=False) as has_turn:
+            if has_turn:
                 return self._pipeline.run(rows, fetch)
-        # Other chunks may kill the process while this one waits its turn: that is no attempt.
+        with self._in_turn(lease, self._turns.shared()):
+            return self._pipeline.run(rows, fetch)
+
+    @contextmanager
+    def _in_turn(self, lease: Lease, turn: AbstractContextManager[object]) -> Iterator[None]:
+        """Wait. Other chunks may kill the process meanwhile: that is no attempt at this one."""
         self._claims.count_attempt(lease, -1)
-        with self._turns.alone():
+        with turn:
             self._claims.count_attempt(lease, +1)
-            return self._careful.run(lease, rows, fetch)
+            yield
 
     def _count(
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int

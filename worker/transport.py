@@ -8,18 +8,23 @@ that could fail and leak prefetch credit.
 
 from __future__ import annotations
 
+import time
 from queue import Empty
 from typing import Any
 
 from celery.exceptions import WorkerShutdown
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
-from millrace.core.errors import ExitCode
+from millrace.core.errors import ExitCode, RedisUnavailable
 from millrace.core.log import get_logger
+from millrace.core.redis_client import translate
 
 log = get_logger(__name__)
+
+AGAIN_S = 1.0
+"""How often messages are asked for while Redis takes no writes, for to take one is to write."""
 
 
 class NoBookkeeping(virtual.QoS):  # type: ignore[misc]
@@ -49,6 +54,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             # It would be refused again; what is in hand ends first.
             log.error("Redis gives this user no messages; stopping", error=str(error))
             raise WorkerShutdown(ExitCode.ACCESS_DENIED) from None
+        except ReadOnlyError:
+            raise  # a replica now: another connection may find its master
+        except ResponseError as error:
+            if not isinstance(translate(error, ""), RedisUnavailable):
+                raise
+            log.warning("Redis gives no messages now", error=str(error))
+            time.sleep(AGAIN_S)
+            raise Empty from None
         except (Empty, OSError, RedisError):
             raise
         except Exception as error:

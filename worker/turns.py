@@ -17,16 +17,22 @@ class Turns:
         self._waiting = 0
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self, *, wait: bool = True) -> Iterator[bool]:
+        """Yields whether it is one's turn: without `wait` it may not be yet."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and not self._waiting)
-            self._sharing += 1
+            if wait:
+                self._changed.wait_for(self._may_share)
+            has_turn = self._may_share()
+            self._sharing += has_turn
         try:
-            yield
+            yield has_turn
         finally:
             with self._changed:
-                self._sharing -= 1
+                self._sharing -= has_turn
                 self._changed.notify_all()
+
+    def _may_share(self) -> bool:
+        return not self._alone and not self._waiting
 
     @contextmanager
     def alone(self) -> Iterator[None]:

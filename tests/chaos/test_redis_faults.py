@@ -147,6 +147,30 @@ def test_redis_is_full_and_workers_wait(crew: Crew) -> None:
     crew.assert_exact("refused")
 
 
+def test_redis_s_disk_is_full_and_workers_wait(crew: Crew) -> None:
+    pids = [member.pid for member in crew.members]
+    idle = crew.logs().count("gives no messages now")
+    crew.redis.fill_the_disk()
+    wait_until(lambda: crew.logs().count("gives no messages now") >= idle + 4, 20, "they wait")
+    crew.redis.empty_the_disk()
+    crew.close_gates()
+    job = crew.enqueue()
+    crew.all_slots_taken()
+    crew.redis.fill_the_disk()
+    full = time.monotonic()
+    refused = millrace(*crew.request(crew.inputs.few), env=crew.env)
+    assert refused.returncode == 5
+    assert "takes no writes now: MISCONF" in refused.stderr.splitlines()[0]
+    crew.open_gates()
+    wait_until(lambda: len(crew.committed(job)) == IN_HAND, 20, "they are committed")
+    wait_until(lambda: time.monotonic() - full > 1.5 * LEASE_S)
+    crew.redis.empty_the_disk()
+    crew.wait(job)
+    crew.assert_exact(job)
+    assert crew.runs(job) == {chunk: ["FIRST"] for chunk in range(CHUNKS)}
+    assert [member.pid for member in crew.members] == pids
+
+
 def test_a_listing_that_finds_redis_full_is_gone_on_with(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,23 @@ class MortalRedis(EmbeddedRedis):
     def make_room(self) -> None:
         self.raw.config_set("maxmemory", 0)
 
+    def fill_the_disk(self) -> None:
+        """Nothing is written any more, for it could not be saved."""
+        gone = self._directory / "gone"
+        gone.mkdir()
+        self.raw.config_set("save", "3600 1")
+        self.raw.config_set("dir", str(gone))
+        gone.rmdir()
+        self.raw.bgsave()
+        assert self._child.wait_until(self._has_failed_to_save, 10) is None
+
+    def _has_failed_to_save(self) -> bool:
+        return bool(self.raw.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+    def empty_the_disk(self) -> None:
+        self.raw.config_set("save", "")
+        self.raw.config_set("dir", str(self._directory))
+
     @property
     def _child(self) -> Child:
         assert self._server is not None

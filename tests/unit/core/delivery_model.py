@@ -55,6 +55,8 @@ class JobModel:
     """`manifest/complete.json` stands."""
     objects: dict[int, Outcome] = field(default_factory=dict)
     summary: tuple[JobState, str | None] | None = None
+    published_model: str = ""
+    """The version that the summary names."""
     deleted: bool = False
     finalizer_died: bool = False
 
@@ -145,7 +147,7 @@ class JobModel:
         self.cancelled = self.pending
         self.reason = reason
         self.become(state)
-        self.summary = state, reason
+        self.summary, self.published_model = (state, reason), self.model
         # What was committed and never counted would contradict the summary.
         self.objects = dict(self.done)
 
@@ -331,7 +333,7 @@ class World:
         """Make what Redis holds of a job anew from storage."""
         if job.summary and job.summary[1] not in (None, "no_inputs"):
             return False
-        job.known, job.done = True, dict(job.objects)
+        job.known, job.done, job.model = True, dict(job.objects), job.published_model
         job.listing_complete = job.whole or job.listed % PART_ROWS != 0
         job.state = S.RUNNING if job.chunks else S.QUEUED
         self.look_after(job)

@@ -22,6 +22,7 @@ from millrace.core.errors import (
 )
 from millrace.core.redis_client import RedisClient, translate
 from millrace.core.settings import Settings
+from tests.faults.redis_server import MortalRedis
 from tests.support import ROOT, wait_until
 
 SCRIPTS = sorted(path.stem for path in Path(ROOT, "core", "lua").glob("*.lua"))
@@ -35,14 +36,14 @@ def client(settings: Settings) -> Iterator[RedisClient]:
 
 
 @pytest.fixture(scope="module")
-def misused() -> Iterator[EmbeddedRedis]:
+def misused() -> Iterator[MortalRedis]:
     """A server of this module's own, to be filled up and frozen."""
-    with EmbeddedRedis() as server:
+    with MortalRedis() as server:
         yield server
 
 
 @pytest.fixture
-def misused_client(misused: EmbeddedRedis) -> Iterator[RedisClient]:
+def misused_client(misused: MortalRedis) -> Iterator[RedisClient]:
     made = RedisClient(Settings.load(redis_url=misused.url))
     made.ping()
     yield made
@@ -68,6 +69,15 @@ def misused_client(misused: EmbeddedRedis) -> Iterator[RedisClient]:
         ),
         (rx.ReadOnlyError("READONLY"), RedisUnavailable),
         (rx.ResponseError("BUSY Redis is busy running a script"), RedisUnavailable),
+        (rx.ResponseError("NOREPLICAS Not enough good replicas to write."), RedisUnavailable),
+        (rx.MasterDownError("Link with MASTER is down and …"), RedisUnavailable),
+        (rx.ClusterDownError("The cluster is down"), RedisUnavailable),
+        (rx.TryAgainError("Multiple keys request during rehashing of slot"), RedisUnavailable),
+        (
+            rx.ResponseError("Error running script (call to f_1): … 1: -READONLY You can't write"),
+            RedisUnavailable,
+        ),
+        (rx.ResponseError("ERR … -LOADING Redis is loading the dataset"), RedisUnavailable),
         (rx.ResponseError("WRONGTYPE Operation against a key"), CorruptRecord),
         (rx.ResponseError("ERR unknown command"), CorruptRecord),
         (rx.RedisError("something else"), RedisUnavailable),
@@ -80,6 +90,11 @@ def test_every_error_of_redis_means_one_of_ours(
     found = translate(error, "redis://here")
     assert type(found) is meaning
     assert "redis://here" in found.message
+
+
+def test_an_error_of_many_lines_is_told_in_one() -> None:
+    found = translate(rx.ResponseError("Command # 1 (EVAL local a\nlocal b\n…"), "redis://here")
+    assert found.message == "Redis at redis://here: Command # 1 (EVAL local a"
 
 
 def test_a_server_that_is_loading_is_there() -> None:
@@ -142,6 +157,34 @@ def test_a_full_server_is_unavailable(misused_client: RedisClient) -> None:
         misused_client.raw.config_set("maxmemory", 0)
 
 
+def test_a_server_whose_disk_is_full_takes_no_writes(
+    misused: MortalRedis, misused_client: RedisClient
+) -> None:
+    raw, by_script = misused_client.raw, misused_client.script("priority")
+    raw.hset("record", "state", "running")
+
+    def by_pipeline() -> None:
+        with raw.pipeline(transaction=True) as pipe:
+            pipe.set("key", "value")
+            pipe.execute()
+
+    misused.fill_the_disk()
+    try:
+        for write in (
+            lambda: raw.set("key", "value"),
+            by_pipeline,
+            lambda: by_script(keys=["record"], args=[2]),
+        ):
+            with pytest.raises(RedisUnavailable) as caught, misused_client.errors():
+                write()
+            assert "takes no writes now: MISCONF Redis is configured to save" in str(caught.value)
+            assert "\n" not in caught.value.message
+            assert "disk is full" in (caught.value.hint or "")
+    finally:
+        misused.empty_the_disk()
+        raw.delete("record")
+
+
 def test_a_replica_takes_no_writes(misused_client: RedisClient) -> None:
     misused_client.raw.replicaof("127.0.0.1", free_port())
     try:
@@ -152,7 +195,7 @@ def test_a_replica_takes_no_writes(misused_client: RedisClient) -> None:
 
 
 def test_a_server_busy_with_a_script_is_unavailable(
-    misused: EmbeddedRedis, misused_client: RedisClient
+    misused: MortalRedis, misused_client: RedisClient
 ) -> None:
     misused_client.raw.config_set("lua-time-limit", 1)
     other = RedisClient(Settings.load(redis_url=misused.url))

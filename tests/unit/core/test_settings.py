@@ -24,6 +24,11 @@ def test_nothing_has_to_be_set() -> None:
     assert not settings.storage_overwrite
 
 
+def test_a_killed_worker_s_chunks_run_elsewhere_within_a_minute() -> None:
+    settings = Settings.load()
+    assert settings.lease_s + settings.reconcile_s < 60
+
+
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [

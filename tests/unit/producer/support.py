@@ -12,6 +12,7 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
+from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.topology import chunk_object
 from millrace.producer.enqueue import enqueue
@@ -37,7 +38,11 @@ def listed_job(
 
 
 def work(
-    services: Services, spec: JobSpec, *chunks: int, failing: Mapping[int, str] | None = None
+    services: Services,
+    spec: JobSpec,
+    *chunks: int,
+    failing: Mapping[int, str] | None = None,
+    time: TimingTotals = NO_TIME,
 ) -> None:
     """Run chunks as a worker does, to the end of the job if they are the last ones.
 
@@ -52,7 +57,7 @@ def work(
         assert answer.holds_lease, answer
         body = encode_lines(_outcome(row, failing or {}) for row in rows)
         body = directory.create_chunk(spec.plan, chunk, body)
-        if worker.finish(lease, tally(body, rows), NO_TIME)[1]:
+        if worker.finish(lease, tally(body, rows), time)[1]:
             services.finalizer.finalize(spec.job_id)
 
 

@@ -57,8 +57,10 @@ def test_the_lock_is_kept_as_long_as_its_producer_lives(
 
 def test_a_dead_producer_s_lock_expires(services: Services, half: HalfListed) -> None:
     services.redis.raw.set(JobKeys("j").producer, "dead", px=400)
-    with pytest.raises(JobConflict):
+    with pytest.raises(JobConflict) as refused:
         go_on(services, "j")
+    assert locks.PRODUCER_LOCK_S <= 60
+    assert "runs out within a minute" in (refused.value.hint or "")
     wait_until(lambda: Job(services, "j").status().health == "no_producer", 10)
     go_on(services, "j")
     half.finish()

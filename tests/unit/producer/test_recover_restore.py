@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.claims import Finish
+from millrace.core.claims import Answer, Finish, ModelIdentity
 from millrace.core.errors import CorruptRecord, JobConflict, ObjectNotFound
-from millrace.core.job import JobState, Reason
+from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import decode_rows
 from millrace.core.outcome import tally
+from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.producer.control import cancel
+from millrace.producer.job import Job
 from millrace.producer.recover import restore
 from millrace.producer.verify import verify
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker
@@ -94,6 +96,62 @@ def test_with_everything_done_it_ends_at_once(services: Services, tmp_path: Path
     assert list(directory.published_errors() or ()) == published
     assert services.jobs.active_jobs(spec.queue) == []
     assert verify(services, directory).ok
+
+
+@pytest.mark.parametrize("images", [0, 4, 19])
+def test_a_job_that_had_ended_is_not_ended_again(
+    services: Services, tmp_path: Path, images: int
+) -> None:
+    spec = listed_job(services, tmp_path, images=images)
+    time = TimingTotals(fetch=1, decode=2, infer=3, write=4)
+    work(services, spec, *range(-(-images // 2)), failing=FAILING, time=time)
+    before, written = Job(services, "j").status(), files(spec)
+    lose(services)
+    after = restore(services, directory_of(services, spec)).status()
+    # Of many errors some are shown: the first to come, or the first in order.
+    assert after.model_dump(exclude={"errors"}) == before.model_dump(exclude={"errors"})
+    assert after.errors.by_code == before.errors.by_code
+    assert files(spec) == written
+    assert services.jobs.active_jobs(spec.queue) == []
+
+
+def test_what_runs_again_runs_on_the_model_of_before(services: Services, tmp_path: Path) -> None:
+    spec = listed_job(services, tmp_path, images=4)
+    work(services, spec, 0, 1)
+    before = Job(services, "j").status()
+    object_of(spec, 1).unlink()
+    lose(services)
+    job = restore(services, directory_of(services, spec))
+    assert not (Path(spec.directory.root) / "_SUCCESS").exists()
+    other = ModelIdentity("2", "sha256:def")
+    assert a_worker(services).claim(spec.queue, "j", 1, other)[0] is Answer.WRONG_MODEL
+    work(services, spec, 1)
+    after = job.status()
+    assert after.state is JobState.SUCCEEDED
+    assert (after.model, after.started_at) == (before.model, before.started_at)
+    assert verify(services, directory_of(services, spec)).ok
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"state": "succeeded"}'])
+def test_a_summary_that_cannot_be_read_is_written_again(
+    services: Services, tmp_path: Path, text: str
+) -> None:
+    spec = listed_job(services, tmp_path, images=4)
+    work(services, spec, 0, 1)
+    (Path(spec.directory.root) / "summary.json").write_text(text)
+    lose(services)
+    job = restore(services, directory_of(services, spec))
+    assert job.status().state is JobState.SUCCEEDED
+    assert verify(services, directory_of(services, spec)).ok
+
+
+def files(spec: JobSpec) -> dict[Path, tuple[bytes, int]]:
+    root = Path(spec.directory.root)
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_crash_before_the_summary_is_made_up_for(services: Services, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pytest
 from millrace.core.errors import ItemError, Stage
 from millrace.core.job import JobSpec, JobState
 from millrace.core.outcome import encode_lines, error_line
+from tests.support import wait_until
 from tests.unit.worker.runner_bench import MAX_ATTEMPTS, Bench, mean
 
 
@@ -42,6 +44,35 @@ def test_the_attempts_at_a_chunk_are_counted_until_it_is_finished(bench: Bench) 
     assert seen[0] == 2
     assert set(seen[1:]) == {1}  # one image survived: that is progress
     assert bench.attempts(spec, 0) == 0
+
+
+def test_a_chunk_that_waits_while_another_is_alone_is_not_attempted(bench: Bench) -> None:
+    """So that the death it may wait for is not held against it."""
+    spec = bench.job(images=5)
+    bench.claims.release(bench.claim(spec, 0))
+    alone, go_on = threading.Event(), threading.Event()
+
+    def slow(batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        seen.append(bench.attempts(spec, 1))
+        alone.set()
+        assert go_on.wait(30)
+        return mean(batch)
+
+    seen: list[int] = []
+    bench.predict = slow
+    suspect = threading.Thread(target=bench.handle, args=(spec, 0))
+    suspect.start()
+    assert alone.wait(30)
+    innocent = threading.Thread(target=bench.handle, args=(spec, 1))
+    innocent.start()
+    running = bench.services.jobs.running_chunks
+    wait_until(lambda: running(spec.job_id) == {0, 1} and bench.attempts(spec, 1) == 0, 10)
+    go_on.set()
+    suspect.join(30)
+    innocent.join(30)
+    assert set(seen[:3]) == {0}  # the suspect's three images, one by one
+    assert set(seen[3:]) == {1}
+    assert bench.record(spec).state is JobState.SUCCEEDED
 
 
 def other_outcome(bench: Bench, spec: JobSpec) -> bytes:

@@ -67,3 +67,16 @@ def test_two_alone_take_turns() -> None:
     other.join(5)
     with visits.turns.shared():
         pass
+
+
+def test_who_does_not_wait_is_told_whether_it_may_share() -> None:
+    visits = Visits(Turns())
+    with visits.turns.shared(wait=False) as has_turn:
+        assert has_turn
+    alone, leave = visits.enter("alone")
+    wait_until(lambda: visits.inside == ["alone"], 5)
+    with visits.turns.shared(wait=False) as has_turn:
+        assert not has_turn
+    leave.set()
+    alone.join(5)
+    assert visits.turns._sharing == 0
