@@ -193,7 +193,7 @@ class DeliveryRig(RuleBasedStateMachine):
         outcomes = [
             error_line(row, ItemError(Stage.INFER, code, "it failed"), 1)
             if n < failed
-            else prediction_line(row, [{"label": "cat"}])
+            else prediction_line(row, [{"label": "cat", "index": 3, "score": 0.75}])
             for n, row in enumerate(self.rows(held))
         ]
         directory, plan = self.directory(job), self.specs[job.id].plan
