@@ -196,7 +196,8 @@ class JobStore:
         """The record and all that is told beside it, of one moment. Raises JobNotFound."""
         keys = JobKeys(job)
         with self.redis.errors():
-            pipe = self.redis.raw.pipeline(transaction=True)
+            # Not in MULTI, which a full Redis refuses even to those who only read.
+            pipe = self.redis.raw.pipeline(transaction=False)
             pipe.exists(keys.producer)
             pipe.hgetall(keys.record)
             pipe.hgetall(keys.errors)

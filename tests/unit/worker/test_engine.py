@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from millrace.core.outcome import Tally
 from millrace.core.record import TimingTotals
 from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.core.storage.local import LocalStore
 from millrace.core.topology import JobKeys, QueueKeys, chunk_object
 from millrace.worker.engine import Engine, queues_of
 from millrace.worker.options import WorkerOptions
@@ -111,30 +111,54 @@ def test_once_stopping_it_takes_no_more(engine: Engine, services: Services, tmp_
     assert services.jobs.running_chunks(spec.job_id) == set()
 
 
-def stuck_job(services: Services, root: Path) -> tuple[JobSpec, Path]:
-    """A job whose second image is a pipe nobody writes to yet: its fetch waits."""
-    (root / "in").mkdir(parents=True)
-    pipe = root / "in" / "pipe.png"
-    os.mkfifo(pipe)
-    manifest = root / "keys.txt"
-    manifest.write_text("0.png\npipe.png\n")
-    return job(services, root, 1, manifest=str(manifest)), pipe
+class Slow:
+    """Files whose readers wait until they are let go."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, threading.Event] = {}
+
+    def wait(self, path: Path) -> None:
+        if gate := self._gates.get(str(path)):
+            gate.wait(60)
+
+    def hold(self, path: Path) -> None:
+        self._gates[str(path)] = threading.Event()
+
+    def let_go(self) -> None:
+        for gate in self._gates.values():
+            gate.set()
 
 
 @pytest.fixture
-def stuck(services: Services, tmp_path: Path) -> tuple[JobSpec, Path]:
-    return stuck_job(services, tmp_path)
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    made, get = Slow(), LocalStore.get
+
+    def wait_and_get(self: LocalStore, key: str, **options: Any) -> bytes:
+        made.wait(Path(self._root, key))
+        return get(self, key, **options)
+
+    monkeypatch.setattr(LocalStore, "get", wait_and_get)
+    yield made
+    made.let_go()
 
 
-def let_go(pipe: Path) -> None:
-    with pipe.open("wb"):
-        pass
+def stuck_job(services: Services, root: Path, slow: Slow) -> JobSpec:
+    """A job whose second image is not an image, and does not come."""
+    (root / "in").mkdir(parents=True)
+    (root / "in" / "slow.png").touch()
+    slow.hold(root / "in" / "slow.png")
+    return job(services, root, 1)
+
+
+@pytest.fixture
+def stuck(services: Services, tmp_path: Path, slow: Slow) -> JobSpec:
+    return stuck_job(services, tmp_path, slow)
 
 
 def test_stopping_waits_for_the_chunk_in_hand(
-    settings: Settings, bundle: Bundle, services: Services, stuck: tuple[JobSpec, Path]
+    settings: Settings, bundle: Bundle, services: Services, stuck: JobSpec, slow: Slow
 ) -> None:
-    spec, pipe = stuck
+    spec = stuck
     engine = engine_of(settings, bundle)
     engine.load()
     message = ChunkMessage(job=spec.job_id, chunk=0)
@@ -145,7 +169,7 @@ def test_stopping_waits_for_the_chunk_in_hand(
     stopping.start()
     stopping.join(0.2)  # time enough to end, if it did not wait
     assert stopping.is_alive()
-    let_go(pipe)
+    slow.let_go()
     stopping.join(20)
     assert not stopping.is_alive()
     counts = services.jobs.record(spec.job_id).counts
@@ -153,9 +177,9 @@ def test_stopping_waits_for_the_chunk_in_hand(
 
 
 def test_handing_back_frees_the_chunk_and_queues_it_again(
-    engine: Engine, services: Services, stuck: tuple[JobSpec, Path]
+    engine: Engine, services: Services, stuck: JobSpec, slow: Slow
 ) -> None:
-    spec, pipe = stuck
+    spec = stuck
     services.redis.raw.delete(spec.queue)
     message = ChunkMessage(job=spec.job_id, chunk=0)
     running = threading.Thread(target=engine.handle, args=(message,), daemon=True)
@@ -165,22 +189,22 @@ def test_handing_back_frees_the_chunk_and_queues_it_again(
     assert services.jobs.running_chunks(spec.job_id) == set()
     assert services.queue.waiting(spec.queue) == {(spec.job_id, 0)}
     assert services.redis.raw.hget(JobKeys(spec.job_id).attempts, 0) == b"0"
-    let_go(pipe)
+    slow.let_go()
     running.join(20)
     # What it computed after all is counted like any other outcome, once.
     assert services.jobs.record(spec.job_id).done == 1
 
 
 def test_a_job_that_is_slow_to_finalize_costs_no_lease(
-    redis_url: str, bundle: Bundle, tmp_path: Path
+    redis_url: str, bundle: Bundle, tmp_path: Path, slow: Slow
 ) -> None:
     """Reconciling may take longer than a lease: the heart beats on meanwhile."""
     settings = Settings.load(redis_url=redis_url, lease_s=1, reconcile_s=0.6)
     engine = engine_of(settings, bundle)
     services = Services(settings)
     ending = job(services, tmp_path / "ending", 1)
-    chunk = end_but_for_a_pipe(services, ending, bundle)
-    spec, pipe = stuck_job(services, tmp_path / "stuck")
+    slow.hold(end_but_for_an_object(services, ending, bundle))
+    spec = stuck_job(services, tmp_path / "stuck", slow)
     engine.load()
     raw = services.redis.raw
     wait_until(lambda: raw.exists(JobKeys(ending.job_id).finalizer), 10, "it is finalizing")
@@ -193,8 +217,7 @@ def test_a_job_that_is_slow_to_finalize_costs_no_lease(
         ((_, expiry),) = raw.zrange(QueueKeys(spec.queue).leases, 0, -1, withscores=True)
         assert expiry > now_ms(raw)
     finally:
-        let_go(chunk)
-        let_go(pipe)
+        slow.let_go()
         engine.stop()
         services.redis.close()
 
@@ -204,19 +227,16 @@ def now_ms(raw: Any) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def end_but_for_a_pipe(services: Services, spec: JobSpec, bundle: Bundle) -> Path:
-    """Finish a job's one chunk as an error, and put a pipe where its object was: whoever
-    finalizes the job waits there."""
+def end_but_for_an_object(services: Services, spec: JobSpec, bundle: Bundle) -> Path:
+    """Finish a job's one chunk as an error; returns where its object belongs, which whoever
+    finalizes the job reads."""
     claims = Claims(services.redis, worker="other", lease_s=30, max_attempts=3)
     identity = ModelIdentity("1", bundle.digest)
     _, lease = claims.claim(spec.queue, spec.job_id, 0, identity)
     tally = Tally(failed=1, by_code=Counter({"infer/internal": 1}))
     _, ready = claims.finish(lease, tally, TimingTotals())
     assert ready
-    object_ = Path(spec.directory.root) / chunk_object(0, 0)
-    object_.parent.mkdir(parents=True)
-    os.mkfifo(object_)
-    return object_
+    return Path(spec.directory.root) / chunk_object(0, 0)
 
 
 def test_a_model_that_cannot_be_used_is_said_when_loading(
