@@ -193,7 +193,7 @@ class JobStore:
         return spec_of(job, text)
 
     def snapshot(self, job: str) -> Snapshot:
-        """The record and all that is told beside it, of one moment. Raises JobNotFound."""
+        """The record and all that is told beside it, the record first. Raises JobNotFound."""
         keys = JobKeys(job)
         with self.redis.errors():
             # Not in MULTI, which a full Redis refuses even to those who only read.
