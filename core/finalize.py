@@ -36,14 +36,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_HOPELESS = (
-    SpecMismatch,
-    LocationNotAllowed,
-    ObjectNotFound,
-    CorruptRecord,
-    ObjectTooLarge,
-    AccessDenied,
-)
+_HOPELESS = (LocationNotAllowed, ObjectNotFound, CorruptRecord, ObjectTooLarge, AccessDenied)
 """What waiting will not mend, unless the directory is only out of this machine's sight."""
 
 

@@ -218,6 +218,12 @@ class JobDirectory:
             ours = named is not None and named[0] == plan.part_of(named[1])
             yield item.key[len(self._prefix) :], named[1] if named and ours else None
 
+    def strays(self, plan: ChunkPlan, chunks: int) -> Iterator[tuple[str, int | None]]:
+        """Those of the results that belong to none of the job's first `chunks` chunks."""
+        return (
+            (name, chunk) for name, chunk in self.results(plan) if chunk is None or chunk >= chunks
+        )
+
     def committed_chunks(self, plan: ChunkPlan) -> Iterator[int]:
         """The numbers of the chunks whose objects stand, in the store's order."""
         return (chunk for _, chunk in self.results(plan) if chunk is not None)

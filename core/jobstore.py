@@ -42,8 +42,6 @@ class Snapshot:
     """Worker processes alive on the job's queue."""
     has_producer: bool = True
     """Some process is listing the input."""
-    done: bytes = b""
-    """The bitmap of finished chunks."""
 
     @property
     def needs_care(self) -> bool:
@@ -151,7 +149,7 @@ class JobStore:
         """Make the record anew of what storage holds. Raises JobConflict if there is one.
 
         With `replace` there may be, if the job is at rest: paused, finalizing or ended. It stays
-        paused then, and keeps its priority; leases are given back.
+        paused then, and keeps its priority and its model; leases are given back.
         """
         job, fields = spec.job_id, found.fields(spec)
         keys = JobKeys(job)
@@ -204,9 +202,8 @@ class JobStore:
             pipe.lrange(keys.samples, 0, -1)
             pipe.lrange(keys.pace, 0, -1)
             pipe.hvals(keys.owners)
-            pipe.get(keys.done)
             pipe.time()
-            has_producer, fields, errors, samples, pace, owners, done, now = pipe.execute()
+            has_producer, fields, errors, samples, pace, owners, now = pipe.execute()
             record = record_of(job, fields)
             now_ms = now[0] * 1000 + now[1] // 1000
             live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
@@ -220,7 +217,6 @@ class JobStore:
                 owners=[owner.decode() for owner in owners],
                 live_workers=live,
                 has_producer=bool(has_producer),
-                done=done or b"",
             )
         except ValueError as error:
             raise CorruptRecord(f"job {job}: {error}") from error
@@ -271,10 +267,10 @@ def _forget(pipe: Any, spec: JobSpec, leased: set[int]) -> None:
 
 
 def _kept(record: JobRecord, fields: dict[bytes, bytes]) -> dict[str, Any]:
-    """What a person said of a job since it was made. Raises JobConflict if it is not at rest."""
+    """What storage may not know of a job. Raises JobConflict if it is not at rest."""
     if record.state in TAKES_WORK or record.ending is not None:
         raise JobConflict(f"job {record.spec.job_id} is {record.state}")
-    kept: dict[str, Any] = {"window_factor": fields[b"window_factor"]}
+    kept = {name: fields[name.encode()] for name in ("window_factor", "version", "digest")}
     return kept | ({"state": record.state} if record.state is JobState.PAUSED else {})
 
 

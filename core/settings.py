@@ -14,8 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.core.errors import UsageError
-
-MIB = 1024 * 1024
+from millrace.core.sizes import MIB
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -10,11 +11,11 @@ from millrace.core.errors import CorruptRecord
 from millrace.core.finalize import verdict_of
 from millrace.core.job import WHOLE, JobState, ModelPin
 from millrace.core.jobdir import JobDirectory
-from millrace.core.record import Counts, to_ms
+from millrace.core.record import Counts, TimingTotals, to_ms
 from millrace.core.restored import Restored
 from millrace.core.status import CountsStatus
 
-STAGES = ("fetch", "decode", "infer", "write")
+STAGES = tuple(stage.name for stage in fields(TimingTotals))
 TIME_US = 1_000_000
 """A summary has the stages' shares alone; of how much in all no longer matters."""
 
@@ -49,13 +50,13 @@ class Summary(BaseModel):
     @property
     def run(self) -> dict[str, str | int]:
         """With which model, and since when, as fields of the record."""
-        fields: dict[str, str | int] = {"created_ms": to_ms(self.created_at)}
+        known: dict[str, str | int] = {"created_ms": to_ms(self.created_at)}
         if self.model.version and self.model.digest:
-            fields |= {"version": self.model.version, "digest": self.model.digest}
+            known |= {"version": self.model.version, "digest": self.model.digest}
         if self.started_at:
             # The whole of its run is known then, and all its images count as speed.
-            fields |= {"started_ms": to_ms(self.started_at), "restored": 0}
-        return fields
+            known |= {"started_ms": to_ms(self.started_at), "restored": 0}
+        return known
 
     def end(self, found: Restored, *, success: bool) -> dict[str, str | int]:
         """How it ended, as fields of the record; nothing if storage holds anything else.

@@ -7,6 +7,7 @@ from millrace.core.errors import (
     AccessDenied,
     CorruptRecord,
     JobConflict,
+    LocationNotAllowed,
     NotFound,
     ObjectTooLarge,
     StorageUnavailable,
@@ -95,6 +96,7 @@ def try_to_look_after(services: Services, job: str) -> None:
     except (
         StorageUnavailable,
         AccessDenied,
+        LocationNotAllowed,
         NotFound,
         CorruptRecord,
         ObjectTooLarge,

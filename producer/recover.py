@@ -62,11 +62,11 @@ def restore(
     ended early, or the directory is a copy; CorruptRecord if an object is not its chunk's outcome.
     """
     spec = _spec(directory)
-    read = _read(spec, directory, progress)
     with suppress(JobNotFound):
         services.jobs.record(spec.job_id)
         raise JobConflict(f"Redis knows job {spec.job_id}")
     summary = Summary.read(directory)
+    read = _read(spec, directory, summary, progress)
     end = summary.end(read, success=directory.has_success()) if summary else {}
     if end:
         services.jobs.restore(spec, replace(read, said={**read.said, **end}))
@@ -99,7 +99,7 @@ def repair(
     progress: Callable[[int], None] = lambda _: None,
 ) -> Job:
     """Remove the corrupt objects that `verify` found and those that are no chunk's, and run
-    exactly what is missing again. A paused job stays paused, and keeps its priority.
+    exactly what is missing again. A paused job stays paused, and keeps its priority and its model.
 
     Raises as `restore` does, and JobConflict if the job is being listed or run: what is read
     would be out of date by then. Nothing is removed before all is read.
@@ -108,16 +108,13 @@ def repair(
     with suppress(JobNotFound):
         _refuse_moving(services.jobs.snapshot(spec.job_id), spec)
     whole = _said_size(directory) is not None
-    read = _read(spec, directory, progress, frozenset(found.corrupt_chunks))
+    corrupt = frozenset(found.corrupt_chunks)
+    read = _read(spec, directory, Summary.read(directory), progress, corrupt)
     # An object without rows is a stray only if no rows can be missing.
-    strays = [
-        name
-        for name, chunk in (directory.results(spec.plan) if whole else ())
-        if chunk is None or chunk >= read.chunks
-    ]
+    strays = [*directory.strays(spec.plan, read.chunks)] if whole else []
     for chunk in found.corrupt_chunks:
         directory.delete_chunk(spec.plan, chunk)
-    for name in strays:
+    for name, _ in strays:
         directory.delete_stray(name)
     return _anew(services, spec, directory, read, replace=True)
 
@@ -210,6 +207,7 @@ def _part_lines(spec: JobSpec, directory: JobDirectory, part: int, parts: int) -
 def _read(
     spec: JobSpec,
     directory: JobDirectory,
+    summary: Summary | None,
     progress: Callable[[int], None],
     corrupt: frozenset[int] = frozenset(),
 ) -> Restored:
@@ -218,7 +216,6 @@ def _read(
     plan = spec.plan
     parts, images, whole = _manifest(spec, directory)
     copies = set(directory.standing_by_key() if spec.layout is Layout.PER_IMAGE else ())
-    summary = Summary.read(directory)
     done, with_errors, samples = list[int](), list[int](), list[bytes]()
     by_code = Counter[str]()
     succeeded = failed = chunks = seen = 0

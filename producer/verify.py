@@ -112,6 +112,8 @@ def _claimed(
     """What Redis says of the job, and the chunks it takes for finished by then."""
     try:
         snapshot = services.jobs.snapshot(spec.job_id)
+        # After the record: what has ended by then finishes no more chunks.
+        done = services.jobs.done_bitmap(spec.job_id)
     except (JobNotFound, RedisUnavailable):
         return None, set()
     except CorruptRecord as error:
@@ -119,7 +121,7 @@ def _claimed(
         return None, set()
     if snapshot.record.spec.directory != spec.directory:
         return None, set()  # another job of that name
-    return snapshot, set(set_bits(snapshot.done))
+    return snapshot, set(set_bits(done))
 
 
 def _check_chunks(
@@ -172,11 +174,7 @@ def _check_strays(
     found: Verification, spec: JobSpec, directory: JobDirectory, parts: set[int]
 ) -> None:
     plan = spec.plan
-    strays = [
-        (name, chunk)
-        for name, chunk in directory.results(plan)
-        if chunk is None or chunk >= found.chunks
-    ]
+    strays = [*directory.strays(plan, found.chunks)]
     # What was listed and run meanwhile is not judged.
     later = set(directory.parts()) - parts if strays else set()
     for name, chunk in strays:

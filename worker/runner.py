@@ -46,6 +46,7 @@ PredictionsOf = Callable[[npt.NDArray[np.float32], int | None], list[dict[str, A
 
 PARTS_KEPT = 16
 """Some megabytes each. Jobs share a queue chunk by chunk: more of them would read theirs anew."""
+
 _HOPELESS = (SpecMismatch, LocationNotAllowed, ObjectTooLarge)
 """What is so whoever runs the chunk."""
 

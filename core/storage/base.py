@@ -16,8 +16,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from millrace.core.errors import AlreadyExists, ObjectNotFound, ObjectTooLarge
+from millrace.core.sizes import MIB
 
-BLOCK_BYTES = 1024 * 1024
+BLOCK_BYTES = MIB
 DELETES_AT_ONCE = 16
 DELETES_LISTED = 1000
 

@@ -20,7 +20,7 @@ BACKOFF = 3
 def retried(
     action: Callable[[], T],
     settings: StorageSettings,
-    again: Callable[[StorageUnavailable], bool] = lambda _: True,
+    again: Callable[[StorageUnavailable], bool],
 ) -> T:
     """What `action` returns, tried again while it raises a StorageUnavailable that `again` takes.
 

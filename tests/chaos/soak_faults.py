@@ -7,18 +7,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import redis
-
 from millrace.core.errors import MillraceError
 from millrace.core.services import Services
 from millrace.core.settings import Settings
-from millrace.core.topology import QueueKeys
+from millrace.core.topology import QueueKeys, queue_name
 from millrace.producer import control
 from tests.chaos.soak_rig import Rig
 
 Fault = Callable[[Rig, random.Random], None]
 
-QUEUE = "millrace.tiny:1"
+QUEUE = queue_name("tiny", "1")
+"""Jobs are pinned to the version of the model that the repository has."""
 
 
 def _lasting(chance: random.Random, longest_s: float) -> None:
@@ -100,14 +99,12 @@ def redis_wiped(rig: Rig, chance: random.Random) -> None:
 
 
 def messages_lost(rig: Rig, chance: random.Random) -> None:
-    for queue in _queues(rig.redis.raw):
-        rig.redis.raw.delete(queue)
+    rig.redis.raw.delete(QUEUE)
 
 
 def messages_doubled(rig: Rig, chance: random.Random) -> None:
-    for queue in _queues(rig.redis.raw):
-        for entry in rig.redis.raw.lrange(queue, 0, -1):
-            rig.redis.raw.lpush(queue, entry)
+    for entry in rig.redis.raw.lrange(QUEUE, 0, -1):
+        rig.redis.raw.lpush(QUEUE, entry)
 
 
 def reconciler_gone(rig: Rig, chance: random.Random) -> None:
@@ -129,10 +126,6 @@ def job_cancelled(rig: Rig, chance: random.Random) -> None:
     with suppress(MillraceError):  # it has just ended
         for job in services.jobs.active_jobs(QUEUE)[:1]:
             control.cancel(services, job)
-
-
-def _queues(raw: redis.Redis) -> list[str]:
-    return [QUEUE, QUEUE.partition(":")[0]]
 
 
 HANDS: tuple[tuple[Fault, ...], ...] = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from tests.faults.tcp_proxy import reset_on_close
 
 
 class Asked(NamedTuple):
@@ -48,7 +49,6 @@ Fault = int | Cut | Slow | Stall
 Rule = Callable[[Asked], Fault | None]
 
 _SENDS_PER_S = 20
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def s3_proxy(
 
         def reset(self) -> None:
             self.wfile.flush()
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self.connection)
             self.close_connection = True
 
         do_DELETE = do_GET = do_HEAD = do_POST = do_PUT = forward  # noqa: N815

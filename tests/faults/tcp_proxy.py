@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 
 BLOCK_BYTES = 16 * 1024
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER of zero seconds: closing sends RST instead of FIN."""
+_NO_LINGERING = struct.pack("ii", 1, 0)
+"""SO_LINGER, on, of zero seconds."""
 
 
 class TcpProxy:
@@ -99,9 +99,14 @@ class TcpProxy:
             end.close()
 
 
+def reset_on_close(end: socket.socket) -> None:
+    """Closing it is to send RST instead of FIN."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+
+
 def _reset(end: socket.socket) -> None:
     with suppress(OSError):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(end)
         # A pump that waits in recv keeps the connection alive until it is woken.
         end.shutdown(socket.SHUT_RD)
     end.close()

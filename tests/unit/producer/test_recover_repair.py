@@ -152,6 +152,8 @@ def test_a_paused_job_is_repaired_and_stays_as_it_was_asked_to_be(
     assert (job.status().state, waiting(services, spec)) == (JobState.PAUSED, [])
     factor = services.redis.raw.hget(JobKeys("j").record, "window_factor")
     assert float(factor) == Priority.HIGH.window_factor
+    record = services.jobs.record("j")
+    assert (record.version, record.digest) == (MODEL.version, MODEL.digest)
     resume(services, "j")
     assert waiting(services, spec) == [1, 2]
     work(services, spec, 1, 2)
