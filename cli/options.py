@@ -136,7 +136,10 @@ Processes = Annotated[
     int, typer.Option(envvar="MILLRACE_PROCESSES", min=1, help="Worker processes.")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(envvar="MILLRACE_BATCH_SIZE", min=1, help="Images per micro-batch.")
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_BATCH_SIZE", help="Images per micro-batch; auto, the default, finds it."
+    ),
 ]
 MaxDelayMs = Annotated[
     float | None,
@@ -147,7 +150,38 @@ Threads = Annotated[
     typer.Option(
         envvar="MILLRACE_THREADS",
         min=0,
-        help="TensorFlow threads per process; 0: its choice. Default: the cores, shared.",
+        help="Engine threads per process; 0: its choice. Default: the cores, shared.",
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_ENGINE", help="auto, tensorflow or openvino."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", envvar="MILLRACE_PRECISION", help="auto (float32), float32 or bfloat16."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_DEVICE", help="auto, cpu, gpu or gpu:N."),
+]
+GpuMemory = Annotated[
+    float | None,
+    typer.Option(
+        envvar="MILLRACE_GPU_MEMORY", min=0, max=1, help="Share of a GPU's memory to take."
+    ),
+]
+Xla = Annotated[
+    bool | None, typer.Option("--xla", envvar="MILLRACE_XLA", help="TensorFlow: compile the graph.")
+]
+ExactDecode = Annotated[
+    bool | None,
+    typer.Option(
+        "--exact-decode",
+        envvar="MILLRACE_EXACT_DECODE",
+        help="Resize pictures from their full scale, which takes longer.",
     ),
 ]
 

@@ -51,6 +51,12 @@ def run(
     batch_size: o.BatchSize = None,
     max_delay_ms: o.MaxDelayMs = None,
     threads: o.Threads = None,
+    engine: o.Engine = None,
+    precision: o.PrecisionOption = None,
+    device: o.Device = None,
+    gpu_memory: o.GpuMemory = None,
+    xla: o.Xla = None,
+    exact_decode: o.ExactDecode = None,
     models: o.Models = None,
     log_level: Annotated[
         str, typer.Option(envvar="MILLRACE_LOG_LEVEL", help="The workers' log level.")

@@ -6,11 +6,12 @@ Pure: it knows neither TensorFlow nor Celery, only a `predict` function that tak
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ OnResult = Callable[[Row | Exception, int], None]
 """Called once per image with its row of scores or why there is none, and its share of the
 prediction time in microseconds."""
 
+BUFFERS = 3
+"""One is predicted, one is full and next, one is being filled."""
+
 REGROW_AFTER = 64
 """Batches without an out-of-memory before the size grows again."""
 
@@ -37,11 +41,24 @@ class BatchLimits:
     max_delay_s: float
 
 
-class MicroBatcher:
-    """One thread that gathers, predicts and hands results back in the order of arrival.
+@dataclass(slots=True)
+class _Batch:
+    """A buffer and who waits for its rows."""
 
-    `submit` blocks while two full batches wait, so memory is bounded by that. A batch that
-    fails is halved down to the image at fault; one that does not fit in memory also makes
+    buffer: npt.NDArray[Any]
+    takers: list[OnResult] = field(default_factory=list)
+    unwritten: int = 0
+    """Rows that are taken, but whose pixels are still being copied."""
+    since: float = field(default_factory=time.monotonic)
+
+
+class MicroBatcher:
+    """One thread that predicts batches and hands results back in the order of arrival.
+
+    `submit` copies an image straight into its row of the next batch, and blocks while there is
+    no room in the `BUFFERS` there are, so memory is bounded by them. A batch is predicted
+    when it is full, when no image is on its way to it, or when the delay is over. One
+    that fails is halved down to the image at fault; one that does not fit in memory also makes
     the following ones smaller for a while.
     """
 
@@ -57,22 +74,61 @@ class MicroBatcher:
         self._out_of_memory = out_of_memory
         self._size = limits.size
         self._calm = 0
-        self._waiting: queue.Queue[tuple[npt.NDArray[np.uint8], OnResult] | None] = queue.Queue(
-            maxsize=2 * limits.size
-        )
+        lock = threading.Lock()
+        self._room = threading.Condition(lock)
+        self._work = threading.Condition(lock)
+        self._expected = 0
+        self._free: list[npt.NDArray[Any]] = []
+        self._buffers = 0
+        self._filling: _Batch | None = None
+        self._full: deque[_Batch] = deque()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._predicting_since: float | None = None
 
     def start(self) -> None:
         self._thread.start()
 
+    def expect(self, images: int) -> None:
+        """So many images are on their way here, or, if negative, will not come after all.
+
+        While some are, an unfinished batch waits for them.
+        """
+        with self._work:
+            self._expected += images
+            if self._expected <= 0:
+                self._work.notify()
+
     def submit(self, image: npt.NDArray[np.uint8], on_result: OnResult) -> None:
-        """Queue one image; `on_result` is called from the batcher's thread."""
-        self._waiting.put((image, on_result))
+        """Take one image that was expected; `on_result` is called from the batcher's thread.
+
+        All images have the shape and dtype of the first: one that has not gets a ValueError.
+        """
+        with self._room:
+            self._room.wait_for(lambda: self._filling or self._free or self._buffers < BUFFERS)
+            batch = self._filling or self._begin(image)
+            self._expected -= 1
+            fits = image.shape == batch.buffer.shape[1:]
+            if fits:
+                row = batch.buffer[len(batch.takers)]
+                batch.takers.append(on_result)
+                batch.unwritten += 1
+                if len(batch.takers) == self._limits.size:
+                    self._close()
+        if fits:
+            row[...] = image
+        else:
+            error = ValueError(f"{image.shape} where {batch.buffer.shape[1:]} is batched")
+            _hand_back(on_result, error, 0)
+        with self._work:
+            batch.unwritten -= fits
+            self._work.notify()
 
     def stop(self) -> None:
         """Predict what was submitted before, then end the thread."""
-        self._waiting.put(None)
+        with self._work:
+            self._stopping = True
+            self._work.notify()
         self._thread.join()
 
     def predicting_for(self) -> float:
@@ -80,63 +136,90 @@ class MicroBatcher:
         since = self._predicting_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def _begin(self, image: npt.NDArray[np.uint8]) -> _Batch:
+        if self._free:
+            buffer = self._free.pop()
+        else:
+            buffer = np.empty((self._limits.size, *image.shape), image.dtype)
+            self._buffers += 1
+        self._filling = _Batch(buffer)
+        return self._filling
+
+    def _close(self) -> None:
+        assert self._filling is not None
+        self._full.append(self._filling)
+        self._filling = None
+
     def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            batch, stopping = self._gather()
-            if batch:
-                self._answer(batch)
+        while (batch := self._next()) is not None:
+            self._answer_all(batch.buffer[: len(batch.takers)], batch.takers)
+            with self._room:
+                self._free.append(batch.buffer)
+                self._room.notify_all()
 
-    def _gather(self) -> tuple[list[tuple[npt.NDArray[np.uint8], OnResult]], bool]:
-        """The next batch, and whether it is the last."""
-        first = self._waiting.get()
-        if first is None:
-            return [], True
-        batch = [first]
-        deadline = time.monotonic() + self._limits.max_delay_s
-        while len(batch) < self._size:
-            try:
-                item = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            if item is None:
-                return batch, True
-            batch.append(item)
-        return batch, False
+    def _next(self) -> _Batch | None:
+        """The next batch, all of it written; None when there will be none any more."""
+        with self._work:
+            while True:
+                if self._full and not self._full[0].unwritten:
+                    return self._full.popleft()
+                patience = self._patience()
+                if patience == 0.0 and self._filling:
+                    self._close()
+                elif self._stopping and not self._full and not self._filling:
+                    return None
+                else:
+                    self._work.wait(patience)
 
-    def _answer(self, batch: list[tuple[npt.NDArray[np.uint8], OnResult]]) -> None:
+    def _patience(self) -> float | None:
+        """How long the batch that is being filled may wait for more; None for ever."""
+        if self._full or not self._filling:
+            return None
+        if self._expected <= 0 or self._stopping:
+            return 0.0
+        return max(0.0, self._filling.since + self._limits.max_delay_s - time.monotonic())
+
+    def _answer_all(self, pixels: npt.NDArray[Any], takers: list[OnResult]) -> None:
+        """In batches of the size that fits in memory at present."""
+        begin = 0
+        while begin < len(pixels):
+            end = begin + self._size
+            self._answer(pixels[begin:end], takers[begin:end])
+            begin = end
+
+    def _answer(self, pixels: npt.NDArray[Any], takers: list[OnResult]) -> None:
         failure: Exception | None = None
         started = time.perf_counter()
         self._predicting_since = time.monotonic()
         try:
-            rows = self._predict(np.stack([image for image, _ in batch]))
-            if len(rows) != len(batch):
-                raise ValueError(f"{len(batch)} images in, {len(rows)} rows out")
+            rows = self._predict(pixels)
+            if len(rows) != len(pixels):
+                raise ValueError(f"{len(pixels)} images in, {len(rows)} rows out")
         except Exception as error:
             failure = error
         self._predicting_since = None
         if failure is not None:
-            self._halve(batch, failure)
+            self._halve(pixels, takers, failure)
             return
-        share = int((time.perf_counter() - started) * 1e6 / len(batch))
+        share = int((time.perf_counter() - started) * 1e6 / len(pixels))
         self._regrow()
-        for (_, on_result), row in zip(batch, rows, strict=True):
+        for on_result, row in zip(takers, rows, strict=True):
             _hand_back(on_result, row, share)
 
-    def _halve(self, batch: list[tuple[npt.NDArray[np.uint8], OnResult]], error: Exception) -> None:
+    def _halve(self, pixels: npt.NDArray[Any], takers: list[OnResult], error: Exception) -> None:
         """Try the halves of a batch that failed; a failing image alone keeps its error."""
         if isinstance(error, self._out_of_memory):
-            self._size, self._calm = max(1, len(batch) // 2), 0
+            self._size, self._calm = max(1, len(pixels) // 2), 0
             log.warning("out of memory; smaller batches", batch_size=self._size)
             error = ItemError(
                 Stage.INFER, "out_of_memory", f"no room even for one: {error}"[:300], retryable=True
             )
-        if len(batch) == 1:
-            _hand_back(batch[0][1], error, 0)
+        if len(pixels) == 1:
+            _hand_back(takers[0], error, 0)
             return
-        middle = len(batch) // 2
-        self._answer(batch[:middle])
-        self._answer(batch[middle:])
+        middle = len(pixels) // 2
+        self._answer(pixels[:middle], takers[:middle])
+        self._answer(pixels[middle:], takers[middle:])
 
     def _regrow(self) -> None:
         if self._size < self._limits.size:

@@ -15,15 +15,11 @@ from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import queue_name
-from millrace.worker.batcher import BatchLimits, MicroBatcher
-from millrace.worker.heads import make_head
 from millrace.worker.heartbeat import Heartbeat, worker_name
-from millrace.worker.images import ImageDecoder
 from millrace.worker.in_hand import InHand
+from millrace.worker.inference import Inference
 from millrace.worker.options import WorkerOptions
-from millrace.worker.pipeline import Pipeline, Threads
 from millrace.worker.runner import ChunkRunner, Model
-from millrace.worker.session import OutOfMemoryError, Session
 from millrace.worker.watchdog import Beat, Watchdog, Watched
 
 log = get_logger(__name__)
@@ -87,30 +83,21 @@ class Engine:
 
     def _load(self) -> None:
         options, card = self._options, self.bundle.card
-        session = Session(self.bundle, threads=options.threads)
-        head = make_head(self.bundle, session.output_shape)
-        session.warm_up(options.batch_size)
-        self._batcher = MicroBatcher(
-            session.predict,
-            BatchLimits(options.batch_size, options.max_delay_ms / 1000),
-            out_of_memory=OutOfMemoryError,
-        )
-        decoder = ImageDecoder(card, max_pixels=options.max_pixels)
-        in_flight = 4 * options.batch_size + options.fetch_threads
-        self._pipeline = Pipeline(
-            decoder.decode,
-            self._batcher,
-            Threads(options.fetch_threads, options.decode_threads, in_flight),
-        )
-        model = Model(ModelIdentity(card.version or "", self.bundle.digest), self.queues, head)
+        self._inference = Inference(self.bundle, options)
+        identity = ModelIdentity(card.version or "", self.bundle.digest)
         self._runner = ChunkRunner(
-            self._services, self._claims, self._pipeline, model, self._in_hand
+            self._services,
+            self._claims,
+            self._inference.pipeline,
+            Model(identity, self.queues, self._inference.head),
+            self._in_hand,
         )
-        self._batcher.start()
         self._watchdog = Watchdog(
             [
                 Watched("the consumer", self._consumer_age, options.watchdog_s),
-                Watched("a prediction", self._batcher.predicting_for, options.predict_limit_s),
+                Watched(
+                    "a prediction", self._inference.batcher.predicting_for, options.predict_limit_s
+                ),
             ],
             self._services.redis.ping,
         )
@@ -122,7 +109,10 @@ class Engine:
             "ready",
             worker=self.name,
             model=str(ModelRef(card.name, card.version)),
-            batch_size=options.batch_size,
+            engine=str(self._inference.predictor.engine),
+            precision=str(options.precision),
+            batch_size=self._inference.batch_size,
+            threads=options.threads,
             slots=options.slots,
         )
 
@@ -139,13 +129,11 @@ class Engine:
         return self._in_hand.close()
 
     def stop(self) -> None:
-        """Shut down in the order that loses nothing: let the chunks in hand end, then the
-        pipeline that feeds the batcher, then the batcher; the heartbeat goes last, for until
-        then it keeps the leases alive."""
+        """Shut down in the order that loses nothing: let the chunks in hand end, then what
+        predicts them; the heartbeat goes last, for until then it keeps the leases alive."""
         self._in_hand.close()
         self._in_hand.wait_empty()
-        self._pipeline.close()
-        self._batcher.stop()
+        self._inference.close()
         self._watchdog.stop()
         self._reconciling.stop()
         self._heartbeat.stop()

@@ -6,12 +6,13 @@ import os
 import re
 from pathlib import Path
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from millrace.core.card import Card, Channels, Normalisation, ResizeFilter, ResizeMethod
 from millrace.core.errors import UsageError
 from millrace.core.settings import EnvironmentSettings
 from millrace.core.topology import MODEL_NAME_PATTERN
+from millrace.worker.tuning import EngineName, Precision, Tuning
 
 MAX_PIXELS = 178_956_970
 """Pillow's own hard limit: larger pictures are taken for decompression bombs."""
@@ -36,14 +37,24 @@ class WorkerOptions(EnvironmentSettings):
     labels: str | None = None
     label_offset: int = Field(0, ge=0)
     logits: bool = False
-    batch_size: int = Field(16, ge=1, le=4096)
-    max_delay_ms: float = Field(
-        10, ge=0, le=60_000, allow_inf_nan=False, description="longest wait for a batch to fill"
+    engine: EngineName = EngineName.AUTO
+    precision: Precision = Field(Precision.FLOAT32, description="auto is float32")
+    device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")
+    gpu_memory: float | None = Field(
+        None, gt=0, le=1, description="share of a GPU's memory; by default it grows as needed"
     )
+    xla: bool = False
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="by default, and with auto, the fastest is found"
+    )
+    max_delay_ms: float = Field(
+        100, ge=0, le=60_000, allow_inf_nan=False, description="longest wait for a batch to fill"
+    )
+    exact_decode: bool = Field(False, description="decode and resize at full scale")
     slots: int = Field(3, ge=1, le=64, description="chunks in flight")
     fetch_threads: int = Field(16, ge=1, le=256)
     decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    threads: int = Field(0, ge=0, description="TensorFlow's threads; 0 lets it choose")
+    threads: int = Field(0, ge=0, description="the engine's threads; 0 lets it choose")
     watchdog_s: float = Field(
         60, ge=1, le=86_400, allow_inf_nan=False, description="a consumer may stand still so long"
     )
@@ -64,6 +75,12 @@ class WorkerOptions(EnvironmentSettings):
         if value is not None:
             parse_size(value)
         return value
+
+    @field_validator("batch_size", "precision", mode="before")
+    @classmethod
+    def _auto(cls, value: object, info: ValidationInfo) -> object:
+        default = cls.model_fields[info.field_name or ""].default
+        return default if value == "auto" else value
 
     @field_validator("model", "saved_model", "name", "labels", mode="before")
     @classmethod
@@ -88,6 +105,18 @@ class WorkerOptions(EnvironmentSettings):
             if not re.fullmatch(MODEL_NAME_PATTERN, self.name):
                 raise ValueError(f"{self.name!r} does not name a model")
         return self
+
+    @property
+    def tuning(self) -> Tuning:
+        """How the engine is to run the model."""
+        return Tuning(
+            engine=self.engine,
+            precision=self.precision,
+            threads=self.threads,
+            xla=self.xla,
+            device=self.device,
+            gpu_memory=self.gpu_memory,
+        )
 
     def card(self, bundled: Card | None) -> Card:
         """The card of a SavedModel: what its bundle says, under what the options say.

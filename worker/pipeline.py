@@ -42,6 +42,8 @@ Decode = Callable[[bytes], npt.NDArray[np.uint8]]
 class Batcher(Protocol):
     """What the pipeline needs of the micro-batcher."""
 
+    def expect(self, images: int) -> None: ...
+
     def submit(
         self, image: npt.NDArray[np.uint8], on_result: Callable[[Any, int], None]
     ) -> None: ...
@@ -99,6 +101,7 @@ class Pipeline:
         if not images:
             return images
         countdown = _Countdown(len(images))
+        self._batcher.expect(len(images))
         for image in images:
             self._budget.acquire()
             self._fetchers.submit(self._fetch_one, image, fetch, countdown)
@@ -122,7 +125,7 @@ class Pipeline:
         except BaseException as error:
             # A panic in a native library is no Exception; the chunk would wait for it for ever.
             image.fetch_us = _us_since(started)
-            self._fail(image, fetch_error(error), countdown)
+            self._withdraw(image, fetch_error(error), countdown)
             return
         image.fetch_us = _us_since(started)
         self._decoders.submit(self._decode_one, image, data, countdown)
@@ -133,7 +136,7 @@ class Pipeline:
             pixels = self._decode(data)
         except BaseException as error:
             image.decode_us = _us_since(started)
-            self._fail(image, as_item_error(error, Stage.DECODE), countdown)
+            self._withdraw(image, as_item_error(error, Stage.DECODE), countdown)
             return
         image.decode_us = _us_since(started)
 
@@ -146,6 +149,10 @@ class Pipeline:
                 self._done(countdown)
 
         self._batcher.submit(pixels, on_result)
+
+    def _withdraw(self, image: Image, error: ItemError, countdown: _Countdown) -> None:
+        self._batcher.expect(-1)
+        self._fail(image, error, countdown)
 
     def _fail(self, image: Image, error: ItemError, countdown: _Countdown) -> None:
         image.error = error

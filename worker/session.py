@@ -6,29 +6,26 @@ pixels are fed as uint8 and normalised inside the graph.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
-
-if TYPE_CHECKING:
-    Pixels = npt.NDArray[np.uint8]
-    Scores = npt.NDArray[np.float32]
+from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores
+from millrace.worker.tuning import EngineName, Precision, Tuning
 
 log = get_logger(__name__)
 
 
-_Call = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+_Call = Callable[[Pixels], Scores]
 _Shape = tuple[int | None, ...]
+_PLAIN = Tuning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,78 +40,33 @@ class _Loaded:
     """The batch size, if the model fixes it."""
 
 
-class OutOfMemoryError(Exception):
-    """The device has no room for this batch; a smaller one may do."""
+class Session(Predictor):
+    """TensorFlow's engine."""
 
+    engine = EngineName.TENSORFLOW
 
-class Session:
-    """One model, ready to predict. `predict` may be called from one thread at a time."""
-
-    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, tuning: Tuning = _PLAIN) -> None:
         """Load by the card's tags and freeze. Raises ModelError, MissingExtra.
 
-        `threads` bounds TensorFlow's intra-op threads; 0 lets it choose. A model that does
-        not run frozen (lookup tables, say) runs as it is, slower, and the log says so.
+        A model that does not run frozen (lookup tables, say) runs as it is, slower, and the
+        log says so.
         """
+        super().__init__(bundle, tuning)
+        if tuning.xla:
+            os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"  # read once, by the import
         self._tf = load_tensorflow()
-        self._bundle = bundle
-        tf1 = self._tf.compat.v1
-        self._config = tf1.ConfigProto(
-            intra_op_parallelism_threads=threads,
-            inter_op_parallelism_threads=1 if threads else 0,
-            gpu_options=tf1.GPUOptions(allow_growth=True),
-        )
+        self._config = session_config(self._tf, tuning)
         with self._as_model_errors("cannot be used"):
             loaded = self._load()
             self.batch_limit = loaded.batch
             try:
                 self._call, self.output_shape = self._frozen(loaded)
-                self._try()
+                self.predict(self.zeros(1))  # loading does not find out whether a model runs
                 loaded.session.close()
             except ModelError as error:
                 self._call, self.output_shape = self._as_it_is(loaded)
-                self._try()
+                self.predict(self.zeros(1))
                 log.warning("the model runs unfrozen, which is slower", why=error.message)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one image."""
-        card = self._bundle.card
-        return card.height, card.width, card.channels.depth
-
-    def predict(self, pixels: Pixels) -> Scores:
-        """uint8 pixels [n, height, width, channels] to float32 scores [n, …], in order.
-
-        A model whose batch dimension is fixed is run in batches of that size. Raises
-        OutOfMemoryError; ModelError if the model does not answer row for row.
-        """
-        if self.batch_limit is None:
-            return self._run(pixels)
-        step = self.batch_limit
-        return np.concatenate(
-            [self._run_padded(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
-        )
-
-    def warm_up(self, batch_size: int) -> None:
-        """Run a full batch and its halves once, so that no request pays for set-up.
-
-        The graph is not traced per size, so the sizes between cost nothing new. Raises
-        ModelError.
-        """
-        size = batch_size if self.batch_limit is None else self.batch_limit
-        while size:
-            try:
-                self.predict(np.zeros((size, *self.input_shape), np.uint8))
-            except OutOfMemoryError:
-                log.warning("a batch does not fit in memory", batch_size=size)
-            size = size // 2 if self.batch_limit is None else 0
-
-    def _run_padded(self, pixels: Pixels, size: int) -> Scores:
-        short = size - len(pixels)
-        if not short:
-            return self._run(pixels)
-        padding = np.zeros((short, *pixels.shape[1:]), np.uint8)
-        return self._run(np.concatenate([pixels, padding]))[: len(pixels)]
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
@@ -122,20 +74,12 @@ class Session:
         except self._tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(str(error)) from error
         except self._tf.errors.OpError as error:
-            raise ModelError(f"{self._bundle.card.name}: {_line(error)}") from error
-        if scores.shape[:1] != pixels.shape[:1]:
-            raise ModelError(
-                f"{self._bundle.card.name}: {len(pixels)} images in, output of {scores.shape}"
-            )
+            raise ModelError(f"{self.bundle.card.name}: {_line(error)}") from error
         return scores
-
-    def _try(self) -> None:
-        """Run one image: loading does not find out whether a model runs."""
-        self.predict(np.zeros((1, *self.input_shape), np.uint8))
 
     def _load(self) -> _Loaded:
         """The SavedModel in a TF1 session, which takes models written by TF1 and TF2 alike."""
-        tf1, card, path = self._tf.compat.v1, self._bundle.card, self._bundle.path
+        tf1, card, path = self._tf.compat.v1, self.bundle.card, self.bundle.path
         graph = self._tf.Graph()
         session = tf1.Session(graph=graph, config=self._config)
         with graph.as_default():
@@ -149,7 +93,7 @@ class Session:
 
     def _tensors(self, graph: Any, meta: Any) -> tuple[str, str]:
         """Names of the input and output tensors: by signature or by operation."""
-        card = self._bundle.card
+        card = self.bundle.card
         if card.signature is None:
             source = self._tensor_of(graph, card.input_op or "")
             return source, self._tensor_of(graph, card.output_op or "")
@@ -158,7 +102,7 @@ class Session:
             names = sorted(name for name in meta.signature_def if not name.startswith("__"))
             held = ", ".join(names) or "none; name the operations instead"
             raise ModelError(
-                f"{self._bundle.path} has no signature {card.signature!r}", hint=f"it has {held}"
+                f"{self.bundle.path} has no signature {card.signature!r}", hint=f"it has {held}"
             )
         if len(signature.inputs) != 1 or len(signature.outputs) != 1:
             raise ModelError(
@@ -174,7 +118,7 @@ class Session:
         try:
             graph.get_tensor_by_name(name)
         except (KeyError, ValueError):
-            raise ModelError(f"{self._bundle.path} has no operation {operation!r}") from None
+            raise ModelError(f"{self.bundle.path} has no operation {operation!r}") from None
         return name
 
     def _check_input(self, tensor: Any) -> int | None:
@@ -189,11 +133,11 @@ class Session:
             )
         ):
             raise ModelError(
-                f"{self._bundle.card.name}: the input is {dims}, "
+                f"{self.bundle.card.name}: the input is {dims}, "
                 f"the card says [n, {height}, {width}, {channels}]"
             )
         if tensor.dtype not in (self._tf.float32, self._tf.uint8):
-            raise ModelError(f"{self._bundle.card.name}: input of {tensor.dtype.name}")
+            raise ModelError(f"{self.bundle.card.name}: input of {tensor.dtype.name}")
         batch: int | None = dims[0] if dims else None
         if batch is not None:
             log.warning("the model's batch size is fixed; it runs slower", batch_size=batch)
@@ -211,7 +155,7 @@ class Session:
             )
         if loaded.source.partition(":")[0] not in {node.name for node in graph_def.node}:
             raise ModelError(
-                f"{self._bundle.card.name}: the output does not depend on {loaded.source!r}"
+                f"{self.bundle.card.name}: the output does not depend on {loaded.source!r}"
             )
         tf1 = self._tf.compat.v1
         dtype = loaded.graph.get_tensor_by_name(loaded.source).dtype
@@ -245,7 +189,7 @@ class Session:
 
     def _normalised(self, pixels: Any, dtype: Any) -> Any:
         """The card's normalisation as part of the graph; a uint8 input takes pixels as they are."""
-        tf, card = self._tf, self._bundle.card
+        tf, card = self._tf, self.bundle.card
         if card.channels is Channels.BGR:
             pixels = tf.reverse(pixels, [-1])
         if dtype == tf.uint8:
@@ -255,7 +199,7 @@ class Session:
 
     def _scores(self, output: Any) -> Any:
         scores = self._tf.cast(output, self._tf.float32)
-        return self._tf.nn.softmax(scores) if self._bundle.card.scores == "logits" else scores
+        return self._tf.nn.softmax(scores) if self.bundle.card.scores == "logits" else scores
 
     @contextmanager
     def _as_model_errors(self, what: str) -> Iterator[None]:
@@ -265,23 +209,45 @@ class Session:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{self._bundle.path} {what}: {_line(error)}") from error
+            raise ModelError(f"{self.bundle.path} {what}: {_line(error)}") from error
 
     def _load_error(self, error: Exception) -> ModelError:
         text = _line(error)
         if "could not be found in SavedModel" in text or "MetaGraphDef" in text:
             return ModelError(
-                f"{self._bundle.path} has no graph with the tags "
-                f"{','.join(self._bundle.card.tags)!r}",
+                f"{self.bundle.path} has no graph with the tags "
+                f"{','.join(self.bundle.card.tags)!r}",
                 hint=f"it has {self._available_tags()}",
             )
-        return ModelError(f"{self._bundle.path} does not load: {text}")
+        return ModelError(f"{self.bundle.path} does not load: {text}")
 
     def _available_tags(self) -> str:
         from tensorflow.python.tools import saved_model_utils
 
-        sets = saved_model_utils.get_saved_model_tag_sets(str(self._bundle.path))
+        sets = saved_model_utils.get_saved_model_tag_sets(str(self.bundle.path))
         return " or ".join(repr(",".join(tags)) for tags in sets)
+
+
+def session_config(tf: Any, tuning: Tuning) -> Any:
+    """A `ConfigProto` for the tuning."""
+    tf1 = tf.compat.v1
+    config = tf1.ConfigProto(
+        intra_op_parallelism_threads=tuning.threads,
+        inter_op_parallelism_threads=1 if tuning.threads else 0,
+        gpu_options=tf1.GPUOptions(
+            allow_growth=tuning.gpu_memory is None,
+            per_process_gpu_memory_fraction=tuning.gpu_memory,
+            visible_device_list=tuning.device.partition(":")[2],
+        ),
+    )
+    if tuning.device == "cpu":
+        config.device_count["GPU"] = 0
+    if tuning.xla:
+        config.graph_options.optimizer_options.global_jit_level = tf1.OptimizerOptions.ON_1
+    if tuning.precision is Precision.BFLOAT16:
+        rewrites = config.graph_options.rewrite_options
+        rewrites.auto_mixed_precision_onednn_bfloat16 = type(rewrites).ON
+    return config
 
 
 def _line(error: Exception) -> str:

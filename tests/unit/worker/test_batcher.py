@@ -159,6 +159,7 @@ def test_a_lone_image_is_not_held_longer_than_the_delay() -> None:
     answers = Answers()
     started = time.monotonic()
     with running(echo, 1000, max_delay_s=0.2) as batcher:
+        batcher.expect(2)
         batcher.submit(image(1), answers.expect(1))
         wait_until(lambda: answers.rows, WITHIN_S)
         took = time.monotonic() - started

@@ -1,0 +1,73 @@
+"""How many images a batch holds: what the model predicts fastest, within memory."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from millrace.core.log import get_logger
+from millrace.core.sizes import MIB
+from millrace.worker.predictor import OutOfMemoryError, Predictor
+
+log = get_logger(__name__)
+
+LARGEST = 64
+BATCH_BYTES = 64 * MIB
+"""Of pixels, as uint8: what a batch may hold whatever is fastest."""
+
+BUDGET_S = 1.5
+"""Of predicting, to find the size: a worker is to start soon."""
+
+AS_FAST = 1.06
+"""Of the sizes that are as fast as the fastest but for so much, the largest is taken: batches
+cost something of their own."""
+
+
+def warm_up(predictor: Predictor, batch_size: int | None) -> int:
+    """Predict at the sizes that will be met, so that no image pays for set-up; returns the size
+    of a full batch: the one given, or, for None, the fastest found within `BUDGET_S`.
+
+    The graph is not traced per size, so the sizes between cost nothing new. Raises ModelError.
+    """
+    if predictor.batch_limit is not None:
+        _seconds(predictor, predictor.batch_limit)
+        return batch_size or predictor.batch_limit
+    if batch_size is None:
+        return _fastest(predictor)
+    size = batch_size
+    while size:
+        if _seconds(predictor, size) is None:
+            log.warning("a batch does not fit in memory", batch_size=size)
+        size //= 2
+    return batch_size
+
+
+def _fastest(predictor: Predictor) -> int:
+    height, width, depth = predictor.input_shape
+    largest = max(1, min(LARGEST, BATCH_BYTES // (height * width * depth)))
+    each: dict[int, float] = {}
+    size, end = 1, time.monotonic() + BUDGET_S
+    while size <= largest and time.monotonic() < end:
+        # The first prediction of a size sets things up.
+        tries = [_seconds(predictor, size) for _ in range(3)]
+        took = [seconds for seconds in tries if seconds is not None]
+        if len(took) < len(tries):
+            break
+        each[size] = min(took) / size
+        size *= 2
+    best = min(each.values(), default=0.0)
+    found = max((size for size in each if each[size] <= best * AS_FAST), default=1)
+    log.info("found the batch size", batch_size=found)
+    return found
+
+
+def _seconds(predictor: Predictor, size: int) -> float | None:
+    """What a prediction takes; None if the batch does not fit in memory."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size, *predictor.input_shape), np.uint8)
+    started = time.perf_counter()
+    try:
+        predictor.predict(pixels)
+    except OutOfMemoryError:
+        return None
+    return time.perf_counter() - started

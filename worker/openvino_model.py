@@ -1,0 +1,177 @@
+"""OpenVINO's engine: reads the SavedModel itself, so that the worker loads no TensorFlow.
+
+What it cannot take (tables, other signatures than TensorFlow's default) is a ModelError, and
+TensorFlow's engine may still run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from millrace.core.bundle import Bundle
+from millrace.core.card import Channels
+from millrace.core.errors import MissingExtra, ModelError
+from millrace.core.log import get_logger
+from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores
+from millrace.worker.tuning import EngineName, Precision, Tuning
+
+log = get_logger(__name__)
+
+DEFAULT_SIGNATURE = "serving_default"
+"""The one signature that OpenVINO follows."""
+
+_TYPES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
+_PLAIN = Tuning()
+
+
+class OpenVINOModel(Predictor):
+    """A compiled model with one stream, on the CPU."""
+
+    engine = EngineName.OPENVINO
+
+    def __init__(self, bundle: Bundle, tuning: Tuning = _PLAIN) -> None:
+        """Read by the card's tags and compile. Raises ModelError, MissingExtra."""
+        super().__init__(bundle, tuning)
+        self._ov = _load_openvino()
+        if tuning.device.startswith("gpu"):
+            raise ModelError("OpenVINO is used on CPUs here", hint="--engine tensorflow for a GPU")
+        with self._as_model_errors():
+            model = self._normalised(self._read())
+            self._request = self._compile(model).create_infer_request()
+            self.predict(self.zeros(1))
+
+    def _run(self, pixels: Pixels) -> Scores:
+        try:
+            # Fed where it lies; the answer is the request's own, and overwritten by the next.
+            self._request.set_input_tensor(self._ov.Tensor(pixels, shared_memory=True))
+            self._request.infer()
+            return np.array(self._request.get_output_tensor().data, np.float32)
+        except RuntimeError as error:
+            raise _runtime_error(self.bundle.card.name, error) from error
+
+    def _read(self) -> Any:
+        """The card's graph with one input and one output."""
+        card = self.bundle.card
+        from openvino.frontend import FrontEndManager
+
+        frontend = FrontEndManager().load_by_framework("tf")
+        read = frontend.load([str(self.bundle.path), ",".join(card.tags)])
+        if card.signature is None:
+            read.override_all_inputs([self._place(read, card.input_op or "")])
+            read.override_all_outputs([self._place(read, card.output_op or "")])
+        elif card.signature != DEFAULT_SIGNATURE:
+            raise ModelError(f"OpenVINO reads {DEFAULT_SIGNATURE}, not {card.signature!r}")
+        model = frontend.convert(read)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise ModelError(f"{len(model.inputs)} inputs and {len(model.outputs)} outputs")
+        self._check_input(model.inputs[0])
+        return model
+
+    def _place(self, read: Any, operation: str) -> Any:
+        place = read.get_place_by_tensor_name(operation if ":" in operation else f"{operation}:0")
+        if place is None:
+            raise ModelError(f"{self.bundle.path} has no operation {operation!r}")
+        return place
+
+    def _check_input(self, source: Any) -> None:
+        """Refuse an input the card contradicts; note the batch size, if it is fixed."""
+        shape, have = source.partial_shape, source.element_type
+        wanted = self._ov.PartialShape([-1, *self.input_shape])
+        if not shape.compatible(wanted):
+            raise ModelError(
+                f"{self.bundle.card.name}: the input is {shape}, the card says {wanted}"
+            )
+        if have not in (self._ov.Type.f32, self._ov.Type.u8):
+            raise ModelError(f"{self.bundle.card.name}: input of {have}")
+        if shape.rank.is_static and shape[0].is_static:
+            self.batch_limit = shape[0].get_length()
+            log.warning(
+                "the model's batch size is fixed; it runs slower", batch_size=self.batch_limit
+            )
+
+    def _normalised(self, model: Any) -> Any:
+        """The model behind a uint8 input and the card's normalisation."""
+        from openvino.preprocess import PrePostProcessor
+
+        ov, card = self._ov, self.bundle.card
+        batch = -1 if self.batch_limit is None else self.batch_limit
+        model.reshape([batch, *self.input_shape])
+        takes_bytes = model.inputs[0].element_type == ov.Type.u8
+        wrapped = PrePostProcessor(model)
+        pixels = wrapped.input()
+        pixels.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+        pixels.model().set_layout(ov.Layout("NHWC"))
+        steps = pixels.preprocess()
+        if card.channels is Channels.BGR:
+            steps.reverse_channels()
+        if not takes_bytes:
+            mean, scale = card.normalisation.mean_and_scale()
+            steps.convert_element_type(ov.Type.f32).mean(_each(mean, card.channels))
+            steps.scale(_each(scale, card.channels))
+        wrapped.output().tensor().set_element_type(ov.Type.f32)
+        model = wrapped.build()
+        if card.scores == "logits":
+            (result,) = model.get_results()
+            scores = ov.opset13.softmax(result.input_value(0), -1)
+            model = ov.Model([scores], model.get_parameters(), card.name)
+        self.output_shape = tuple(
+            side.get_length() if side.is_static else None
+            for side in list(model.outputs[0].partial_shape)[1:]
+        )
+        return model
+
+    def _compile(self, model: Any) -> Any:
+        threads = self.tuning.threads
+        options = {
+            "INFERENCE_PRECISION_HINT": _TYPES[self.tuning.precision],
+            "NUM_STREAMS": 1,
+            # Several processes would all pin their threads to the same cores.
+            "ENABLE_CPU_PINNING": False,
+            **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
+        }
+        return self._ov.Core().compile_model(model, "CPU", options)
+
+    @contextmanager
+    def _as_model_errors(self) -> Iterator[None]:
+        """OpenVINO raises nearly anything for a model it cannot use."""
+        try:
+            yield
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"OpenVINO cannot use {self.bundle.path}: {_line(error)}",
+                hint="--engine tensorflow takes every SavedModel",
+            ) from error
+
+
+def _load_openvino() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise MissingExtra("OpenVINO", "openvino") from error
+    except Exception as error:  # a broken installation raises nearly anything
+        raise ModelError(f"OpenVINO does not load: {error}") from error
+    return openvino
+
+
+def _each(numbers: tuple[float, ...], channels: Channels) -> list[float]:
+    return list(numbers) * (channels.depth // len(numbers))
+
+
+def _runtime_error(name: str, error: RuntimeError) -> Exception:
+    text = str(error)
+    if "bad_alloc" in text or "allocate" in text:
+        return OutOfMemoryError(text)
+    return ModelError(f"{name}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """The line of an error that says something: OpenVINO puts where it happened first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Check ", "Exception from", "FrontEnd"))]
+    return (said or lines or [type(error).__name__])[0][:300]

@@ -1,0 +1,75 @@
+"""A loaded model as the rest of the worker sees it, whichever engine runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.core.bundle import Bundle
+from millrace.core.errors import ModelError
+from millrace.worker.tuning import EngineName, Tuning
+
+Pixels = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+
+
+class OutOfMemoryError(Exception):
+    """The device has no room for this batch; a smaller one may do."""
+
+
+class Predictor(ABC):
+    """One model, ready to predict. `predict` may be called from one thread at a time."""
+
+    engine: ClassVar[EngineName]
+    output_shape: tuple[int | None, ...]
+    """Of one image's scores."""
+
+    def __init__(self, bundle: Bundle, tuning: Tuning) -> None:
+        self.bundle = bundle
+        self.tuning = tuning
+        self.batch_limit: int | None = None
+        """The batch size, if the model fixes it."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one image."""
+        card = self.bundle.card
+        return card.height, card.width, card.channels.depth
+
+    def predict(self, pixels: Pixels) -> Scores:
+        """uint8 pixels [n, height, width, channels] to float32 scores [n, …], in order.
+
+        A model whose batch dimension is fixed is run in batches of that size. Raises
+        OutOfMemoryError; ModelError if the model does not answer row for row.
+        """
+        if self.batch_limit is None:
+            return self._checked(pixels)
+        step = self.batch_limit
+        return np.concatenate(
+            [self._padded(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
+        )
+
+    def zeros(self, size: int) -> Pixels:
+        """A batch of black images."""
+        return np.zeros((size, *self.input_shape), np.uint8)
+
+    @abstractmethod
+    def _run(self, pixels: Pixels) -> Scores:
+        """One batch through the engine. Raises OutOfMemoryError, ModelError."""
+
+    def _padded(self, pixels: Pixels, size: int) -> Scores:
+        short = size - len(pixels)
+        if not short:
+            return self._checked(pixels)
+        return self._checked(np.concatenate([pixels, self.zeros(short)]))[: len(pixels)]
+
+    def _checked(self, pixels: Pixels) -> Scores:
+        scores = self._run(pixels)
+        if scores.shape[:1] != pixels.shape[:1]:
+            raise ModelError(
+                f"{self.bundle.card.name}: {len(pixels)} images in, output of {scores.shape}"
+            )
+        return scores
