@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from millrace.core.bitmaps import bit
+from millrace.core.bitmaps import set_bits
 from millrace.core.claims import Answer, Claims, Finish, Lease, ModelIdentity, release_expired
 from millrace.core.errors import RedisUnavailable
 from millrace.core.job import JobState
@@ -351,8 +351,8 @@ def test_the_first_finish_counts(services: Services, job: str, worker: Claims) -
     assert snapshot.pace == [(snapshot.pace[0][0], 2)]
     assert snapshot.owners == []
     assert services.redis.raw.zcard(QueueKeys(QUEUE).leases) == 0
-    assert bit(services.jobs.done_bitmap(job), 3)
-    assert bit(services.jobs.failed_bitmap(job), 3)
+    assert list(set_bits(services.jobs.done_bitmap(job))) == [3]
+    assert list(set_bits(services.jobs.failed_bitmap(job))) == [3]
 
 
 def test_the_attempts_of_a_finished_chunk_are_forgotten(
