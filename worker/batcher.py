@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from millrace.core.errors import ItemError, Stage
 from millrace.core.log import get_logger
+from millrace.worker.starvation import Stopwatch
 
 log = get_logger(__name__)
 
@@ -62,6 +63,8 @@ class MicroBatcher:
         )
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._predicting_since: float | None = None
+        self.waiting = Stopwatch()
+        """Runs while the thread waits for images."""
 
     def start(self) -> None:
         self._thread.start()
@@ -83,7 +86,8 @@ class MicroBatcher:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            batch, stopping = self._gather()
+            with self.waiting:
+                batch, stopping = self._gather()
             if batch:
                 self._answer(batch)
 
