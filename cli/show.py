@@ -75,6 +75,11 @@ def status(job: JobStatus) -> None:
             table.add_row(name, f"{value:,}")
     eta = f", about {_duration(job.eta_s)} left" if job.eta_s else ""
     table.add_row("rate", f"{job.rate_images_per_s:,.1f} images/s{eta}")
+    if job.bottleneck:
+        table.add_row(
+            "bottleneck",
+            f"{job.bottleneck.advice} (the model was busy {job.bottleneck.predicting:.0%})",
+        )
     if not job.terminal:
         table.add_row("workers", f"{job.workers.active} on this job, {job.workers.live} live")
     for code, images in sorted(job.errors.by_code.items(), key=lambda item: -item[1]):

@@ -115,6 +115,7 @@ class Claims:
         """Count a committed chunk. True beside the answer: the job is ready to be finalized."""
         keys = JobKeys(lease.job)
         codes = [part for pair in tally.by_code.items() for part in pair]
+        times = [part for pair in timing.fields().items() for part in pair]
         with self._redis.errors():
             answer, ready = self._redis.script("finish")(
                 keys=[
@@ -133,11 +134,9 @@ class Claims:
                     lease.member,
                     tally.succeeded,
                     tally.failed,
-                    timing.fetch,
-                    timing.decode,
-                    timing.infer,
-                    timing.write,
-                    len(tally.by_code),
+                    len(times) // 2,
+                    *times,
+                    len(codes) // 2,
                     *codes,
                     *tally.samples,
                 ],

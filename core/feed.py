@@ -6,7 +6,7 @@ listing, workers when they finish a chunk, the reconciler for what vanished.
 
 from __future__ import annotations
 
-from millrace.core.bitmaps import bit
+from millrace.core.bitmaps import clear_bits
 from millrace.core.chunk_queue import ChunkQueue
 from millrace.core.job import TAKES_WORK, JobSpec
 from millrace.core.jobstore import JobStore
@@ -50,7 +50,7 @@ class Feeder:
         done = self._store.done_bitmap(job)
         missing = [
             chunk
-            for chunk in range(record.fed)
-            if not bit(done, chunk) and chunk not in running and (job, chunk) not in waiting
+            for chunk in clear_bits(done, record.fed)
+            if chunk not in running and (job, chunk) not in waiting
         ]
         return self._queue.send(spec.queue, job, missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 
 from millrace.core.errors import CorruptRecord, JobNotFound
@@ -31,15 +31,23 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TimingTotals:
-    """Worker time by stage, summed over images, in microseconds."""
+    """Worker time by stage, summed over images, in microseconds; and how long the model waited
+    while chunks were in hand, by the stage that kept it waiting."""
 
     fetch: int = 0
     decode: int = 0
     infer: int = 0
     write: int = 0
+    wait_fetch: int = 0
+    wait_decode: int = 0
+    wait_write: int = 0
+
+    def fields(self) -> dict[str, int]:
+        """As fields of the record: `fetch_us`, …"""
+        return {f"{name}_us": us for name, us in asdict(self).items()}
 
     def shares(self) -> dict[str, float]:
-        """Each stage's part of the whole, 0 to 1; all zero before anything ran."""
+        """Each stage's part of the whole, 0 to 1, waits left out; all zero before anything ran."""
         named = {
             "fetch": self.fetch,
             "decode": self.decode,
@@ -118,9 +126,7 @@ class JobRecord:
             restored=number("restored"),
             parts=number("parts"),
             listing_complete=text.get("listing_complete") == "1",
-            timing=TimingTotals(
-                number("fetch_us"), number("decode_us"), number("infer_us"), number("write_us")
-            ),
+            timing=TimingTotals(**{f.name: number(f"{f.name}_us") for f in fields(TimingTotals)}),
             created_at=from_ms(int(text["created_ms"])),
             updated_at=from_ms(int(text["updated_ms"])),
             started_at=when("started_ms"),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from millrace.core.bottleneck import Bottleneck, bottleneck_of
 from millrace.core.job import TAKES_WORK, JobState
 from millrace.core.jobstore import Snapshot
 from millrace.core.record import JobRecord, from_ms
@@ -95,6 +96,7 @@ class JobStatus(BaseModel):
     errors: ErrorsStatus
     workers: WorkersStatus
     timing_share: dict[str, float]
+    bottleneck: Bottleneck | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -152,6 +154,7 @@ def status_of(snapshot: Snapshot) -> JobStatus:
             live=snapshot.live_workers,
         ),
         timing_share=record.timing.shares(),
+        bottleneck=bottleneck_of(record.timing),
         created_at=record.created_at,
         started_at=record.started_at,
         completed_at=record.completed_at,

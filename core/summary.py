@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
+from millrace.core.bottleneck import Bottleneck
 from millrace.core.errors import CorruptRecord
 from millrace.core.finalize import verdict_of
 from millrace.core.job import WHOLE, JobState, ModelPin
@@ -15,7 +15,6 @@ from millrace.core.record import Counts, TimingTotals, to_ms
 from millrace.core.restored import Restored
 from millrace.core.status import CountsStatus
 
-STAGES = tuple(stage.name for stage in fields(TimingTotals))
 TIME_US = 1_000_000
 """A summary has the stages' shares alone; of how much in all no longer matters."""
 
@@ -35,6 +34,7 @@ class Summary(BaseModel):
     counts: CountsStatus
     errors: _Errors
     timing_share: dict[str, Share]
+    bottleneck: Bottleneck | None = None
     created_at: AwareDatetime
     started_at: AwareDatetime | None
     completed_at: AwareDatetime | None
@@ -75,12 +75,21 @@ class Summary(BaseModel):
             or self.completed_at is None
         ):
             return {}
-        shares = self.timing_share
         completed = to_ms(self.completed_at)
         return {
             "state": self.state,
             "reason": self.reason or "",
             "completed_ms": completed,
             "updated_ms": completed,
-            **{f"{stage}_us": round(shares.get(stage, 0) * TIME_US) for stage in STAGES},
+            **self._times(),
         }
+
+    def _times(self) -> dict[str, int]:
+        stages = ("fetch", "decode", "infer", "write")
+        times = {stage: round(self.timing_share.get(stage, 0) * TIME_US) for stage in stages}
+        if self.bottleneck is not None:
+            predicting = self.bottleneck.predicting
+            whole = times["infer"] / predicting if predicting else TIME_US
+            for stage, share in self.bottleneck.waiting.items():
+                times[f"wait_{stage}"] = round(share * whole)
+        return TimingTotals(**times).fields()

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from millrace.core.errors import ItemError, Stage
 from millrace.core.log import get_logger
+from millrace.worker.starvation import Stopwatch
 
 log = get_logger(__name__)
 
@@ -85,6 +86,8 @@ class MicroBatcher:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._predicting_since: float | None = None
+        self.waiting = Stopwatch()
+        """Runs while the thread waits for images."""
 
     def start(self) -> None:
         self._thread.start()
@@ -151,7 +154,11 @@ class MicroBatcher:
         self._filling = None
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
+        while True:
+            with self.waiting:
+                batch = self._next()
+            if batch is None:
+                return
             self._answer_all(batch.buffer[: len(batch.takers)], batch.takers)
             with self._room:
                 self._free.append(batch.buffer)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
 from millrace.core.bundle import Bundle, compute_digest, is_saved_model, read_bundle, read_labels
 from millrace.core.card import CARD_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound
-from millrace.core.log import get_logger
 from millrace.core.model_ref import ModelRef
-from millrace.core.repository import Repository, StoredBundle, local_path
+from millrace.core.repository import StoredBundle, local_path
 from millrace.core.services import Services
+from millrace.worker.model_cache import cached_bundle
 from millrace.worker.options import WorkerOptions
-
-log = get_logger(__name__)
 
 
 def find_model(services: Services, options: WorkerOptions) -> Bundle:
@@ -30,7 +24,9 @@ def find_model(services: Services, options: WorkerOptions) -> Bundle:
     repository = services.repository()
     stored = repository.resolve(ModelRef.parse(options.model or ""))
     path = local_path(stored.location)
-    bundle = read_bundle(path or _download(services, repository, stored, Path(options.cache)))
+    if path is None:
+        path = cached_bundle(services.stores, repository, stored, Path(options.cache))
+    bundle = read_bundle(path)
     return _named(bundle, stored)
 
 
@@ -69,45 +65,3 @@ def _named(bundle: Bundle, stored: StoredBundle) -> Bundle:
     return Bundle(
         bundle.path, bundle.card.model_copy(update={"version": stored.version}), bundle.labels
     )
-
-
-def _download(
-    services: Services, repository: Repository, stored: StoredBundle, cache: Path
-) -> Path:
-    """Fetch a bundle once per machine, whole or not at all, and check its digest."""
-    identity = stored.card.digest or hashlib.sha256(stored.location.uri.encode()).hexdigest()
-    target = cache / "models" / identity.removeprefix("sha256:")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{target}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_saved_model(target):
-            return target
-        log.info("fetching the model", model=stored.name, version=stored.version)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetching-"))
-        try:
-            _fetch_files(services, repository, stored, scratch)
-            card = read_bundle(scratch).card
-            if card.digest and compute_digest(scratch, card) != identity:
-                raise ModelError(f"{stored.location}: its files do not match the card's digest")
-            scratch.rename(target)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-    return target
-
-
-def _fetch_files(
-    services: Services, repository: Repository, stored: StoredBundle, into: Path
-) -> None:
-    store = services.stores.open(stored.location)
-    for item in repository.files(stored):
-        name = item.key[len(stored.location.prefix) :]
-        if not name or name.endswith("/"):
-            continue  # an object that stands for a folder
-        if any(part in ("", ".", "..") for part in name.split("/")):
-            raise ModelError(f"{stored.location}: {name!r} is no path within a bundle")
-        file = into / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as out:
-            for block in store.blocks(item.key):
-                out.write(block)

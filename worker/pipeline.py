@@ -31,6 +31,7 @@ from millrace.core.errors import (
 from millrace.core.log import get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
+from millrace.worker.starvation import Starvation, Stopwatch
 
 log = get_logger(__name__)
 
@@ -41,6 +42,8 @@ Decode = Callable[[bytes], npt.NDArray[np.uint8]]
 
 class Batcher(Protocol):
     """What the pipeline needs of the micro-batcher."""
+
+    waiting: Stopwatch
 
     def expect(self, images: int) -> None: ...
 
@@ -91,6 +94,9 @@ class Pipeline:
     def __init__(self, decode: Decode, batcher: Batcher, threads: Threads) -> None:
         self._decode = decode
         self._batcher = batcher
+        self._threads = threads
+        self.starvation = Starvation(batcher.waiting.seconds)
+        """For whoever has chunks in hand."""
         self._budget = threading.BoundedSemaphore(threads.in_flight)
         self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
@@ -112,6 +118,20 @@ class Pipeline:
         """Run a storage action for many items, in the fetch threads. Raises the first error."""
         for _ in self._fetchers.map(action, items):
             pass
+
+    def timing(self, images: Sequence[Image], write_us: int) -> TimingTotals:
+        """The time a chunk's images took, by stage. What the model waited since the last chunk
+        is put down to the stage that, spread over its threads, took this one longest."""
+        fetch = sum(image.fetch_us for image in images)
+        decode = sum(image.decode_us for image in images)
+        infer = sum(image.infer_us for image in images)
+        took = {
+            "fetch": fetch / self._threads.fetch,
+            "decode": decode / self._threads.decode,
+            "write": write_us / max(1, self.starvation.chunks),
+        }
+        waited = {f"wait_{max(took, key=lambda stage: took[stage])}": self.starvation.take_us()}
+        return TimingTotals(fetch, decode, infer, write_us, **waited)
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
@@ -161,16 +181,6 @@ class Pipeline:
     def _done(self, countdown: _Countdown) -> None:
         self._budget.release()
         countdown.tick()
-
-
-def timing_of(images: Sequence[Image], write_us: int) -> TimingTotals:
-    """The time a chunk's images took, by stage."""
-    return TimingTotals(
-        fetch=sum(image.fetch_us for image in images),
-        decode=sum(image.decode_us for image in images),
-        infer=sum(image.infer_us for image in images),
-        write=write_us,
-    )
 
 
 def fetch_error(error: BaseException) -> ItemError:

@@ -37,7 +37,7 @@ from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.worker.careful import Careful
 from millrace.worker.in_hand import InHand
-from millrace.worker.pipeline import Image, Pipeline, as_item_error, timing_of
+from millrace.worker.pipeline import Image, Pipeline, as_item_error
 from millrace.worker.turns import Turns
 
 log = get_logger(__name__)
@@ -111,7 +111,8 @@ class ChunkRunner:
             return
         images = 0
         try:
-            images = self._run(spec, lease, give_up=answer is Answer.POISON)
+            with self._pipeline.starvation.chunk():
+                images = self._run(spec, lease, give_up=answer is Answer.POISON)
         except Unavailable as error:
             # Not the chunk's fault, and not held against it.
             bound.warning("a service is away; a chunk will run again", error=error.message)
@@ -186,7 +187,7 @@ class ChunkRunner:
     def _count(
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int
     ) -> None:
-        answer, ready = self._finish(lease, counted, timing_of(images, write_us))
+        answer, ready = self._finish(lease, counted, self._pipeline.timing(images, write_us))
         if answer is Finish.LATE:
             # The job ended without this chunk and says so; an object would contradict it.
             JobDirectory(self._services.stores, spec.directory).delete_chunk(spec.plan, lease.chunk)

@@ -16,14 +16,28 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], now_ms(), '+inf')) 
 end
 local window = math.ceil(math.max(tonumber(ARGV[1]), 2 * slots) * tonumber(r[5]))
 local room = window - (fed - (done - ahead) - redis.call('HLEN', KEYS[2]))
+
+-- BITPOS begins at a byte: up to the next one, step. It says -1 beyond the end of the bitmap.
+local function next_unfinished(chunk)
+  while chunk % 8 ~= 0 and redis.call('GETBIT', KEYS[4], chunk) == 1 do
+    chunk = chunk + 1
+  end
+  if chunk % 8 ~= 0 then
+    return chunk
+  end
+  return math.max(chunk, redis.call('BITPOS', KEYS[4], 0, chunk / 8))
+end
+
 local chosen = {}
 while #chosen < room and fed < chunks do
-  if ahead > 0 and redis.call('GETBIT', KEYS[4], fed) == 1 then
-    ahead = ahead - 1
-  else
-    chosen[#chosen + 1] = fed
+  if ahead > 0 then
+    local chunk = math.min(next_unfinished(fed), chunks)
+    fed, ahead = chunk, ahead - (chunk - fed)
   end
-  fed = fed + 1
+  if fed < chunks then
+    chosen[#chosen + 1] = fed
+    fed = fed + 1
+  end
 end
 redis.call('HSET', KEYS[1], 'fed', fed, 'ahead', ahead)
 return chosen

@@ -1,6 +1,6 @@
 -- A chunk's object stands in storage: count it, once.
 -- KEYS record, done, owners, leases, errors, samples, pace, failed, attempts
--- ARGV chunk, lease member, succeeded, failed, fetch us, decode us, infer us, write us,
+-- ARGV chunk, lease member, succeeded, failed, number of times, field, microseconds, …,
 --      number of codes, code, images, …, sample, …
 -- Returns {answer, 1 if this was the last thing the job waited for}; the answer is FIRST,
 -- REPEAT (already counted), LATE (the job had ended without this chunk) or UNKNOWN.
@@ -27,17 +27,19 @@ if tonumber(chunk) >= tonumber(redis.call('HGET', KEYS[1], 'fed')) then
 end
 redis.call('HINCRBY', KEYS[1], 'succeeded', succeeded)
 redis.call('HINCRBY', KEYS[1], 'failed', failed)
-for i, stage in ipairs({ 'fetch_us', 'decode_us', 'infer_us', 'write_us' }) do
-  redis.call('HINCRBY', KEYS[1], stage, ARGV[4 + i])
-end
 redis.call('HSET', KEYS[1], 'updated_ms', now, 'progress_ms', now)
 redis.call('LPUSH', KEYS[7], now .. ' ' .. (succeeded + failed))
 redis.call('LTRIM', KEYS[7], 0, 199)
-local codes = tonumber(ARGV[9])
-for i = 0, codes - 1 do
-  redis.call('HINCRBY', KEYS[5], ARGV[10 + 2 * i], ARGV[11 + 2 * i])
+-- Counters come as their number and pairs; returns where the arguments after them begin.
+local function count_up(key, at)
+  local after = at + 1 + 2 * tonumber(ARGV[at])
+  for i = at + 1, after - 1, 2 do
+    redis.call('HINCRBY', key, ARGV[i], ARGV[i + 1])
+  end
+  return after
 end
-for i = 10 + 2 * codes, #ARGV do
+
+for i = count_up(KEYS[5], count_up(KEYS[1], 5)), #ARGV do
   redis.call('RPUSH', KEYS[6], ARGV[i])
 end
 redis.call('LTRIM', KEYS[6], 0, 9)

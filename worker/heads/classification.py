@@ -10,6 +10,9 @@ import numpy.typing as npt
 from millrace.core.bundle import Bundle
 from millrace.core.errors import ItemError, ModelError, Stage
 
+FEW = 16
+"""Up to so many are picked one by one: five of a thousand take 3 µs, sorting all of them 50 µs."""
+
 
 class ClassificationHead:
     """`[{"label","index","score"}…]`, best first; equal scores by index."""
@@ -36,11 +39,23 @@ class ClassificationHead:
         flat = scores.reshape(-1)
         if not np.isfinite(flat).all():
             raise ItemError(Stage.INFER, "not_finite", "the model answered NaN or infinity")
-        best = np.argsort(-flat, kind="stable")[: top_k or self._top_k]
         return [
             {"label": self._label(index), "index": index, "score": flat[index]}
-            for index in best.tolist()
+            for index in best_of(flat, top_k or self._top_k)
         ]
 
     def _label(self, index: int) -> str:
         return self._labels[index] if index < len(self._labels) else str(index)
+
+
+def best_of(scores: npt.NDArray[np.float32], k: int) -> list[int]:
+    """The indices of the `k` highest of finite scores [n], best first; equal ones by index."""
+    if k > FEW:
+        ranked: list[int] = np.argsort(-scores, kind="stable")[:k].tolist()
+        return ranked
+    left = scores.copy()
+    best = list[int]()
+    for _ in range(min(k, left.size)):
+        best.append(int(left.argmax()))
+        left[best[-1]] = -np.inf
+    return best

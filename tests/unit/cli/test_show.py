@@ -52,6 +52,17 @@ def test_a_job_ends_with_its_exit_code(state: str, reason: str, code: ExitCode) 
     assert show.exit_code(a_status(state=state, reason=reason)) is code
 
 
+def test_the_bottleneck_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show.status(a_status(infer_us=600, wait_decode_us=400))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "bottleneck" in line)
+    assert "decode-bound: add CPU or processes (the model was busy 60%)" in line
+
+
+def test_without_a_measure_there_is_no_bottleneck(capsys: pytest.CaptureFixture[str]) -> None:
+    show.status(a_status(infer_us=600))
+    assert "bottleneck" not in capsys.readouterr().out
+
+
 def test_a_running_job_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     show.status(
         a_status(succeeded=345, failed=1000, by_code={"fetch/gone": 10, "decode/bad_image": 990})

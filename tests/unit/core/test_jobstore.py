@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from millrace.core.bitmaps import bit, set_bits
+from millrace.core.bitmaps import set_bits
 from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import TRANSITIONS, JobState
 from millrace.core.jobstore import JobStore
@@ -316,15 +314,6 @@ def test_running_chunks_are_those_under_a_lease(services: Services) -> None:
 
 def test_the_bitmaps_of_a_new_job_are_empty(jobs: JobStore) -> None:
     assert jobs.done_bitmap("job") == jobs.failed_bitmap("job") == b""
-
-
-@given(st.sets(st.integers(0, 200)))
-def test_bits_are_read_as_they_were_set(numbers: set[int]) -> None:
-    bitmap = bytearray(26)
-    for number in numbers:
-        bitmap[number // 8] |= 0x80 >> number % 8
-    assert list(set_bits(bytes(bitmap))) == sorted(numbers)
-    assert {n for n in range(300) if bit(bytes(bitmap), n)} == numbers
 
 
 def test_redis_numbers_its_bits_the_same_way(services: Services) -> None:

@@ -112,6 +112,10 @@ def test_timing_shares_are_parts_of_one_whole(a: int, b: int, c: int, d: int) ->
     assert sum(shares.values()) == pytest.approx(1 if a + b + c + d else 0, abs=0.001)
 
 
+def test_waits_are_no_part_of_the_shares() -> None:
+    assert TimingTotals(1, 1, 1, 1, 9, 9, 9).shares() == TimingTotals(1, 1, 1, 1).shares()
+
+
 def test_times_are_utc() -> None:
     assert from_ms(1_700_000_000_123) == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
 

@@ -213,6 +213,7 @@ def test_the_json_has_the_documented_shape() -> None:
         "errors",
         "workers",
         "timing_share",
+        "bottleneck",
         "created_at",
         "started_at",
         "completed_at",
@@ -222,6 +223,7 @@ def test_the_json_has_the_documented_shape() -> None:
     assert shown["parent_job_id"] is None
     assert shown["input"]["include"] == ["*.jpg"]
     assert list(shown["timing_share"]) == ["fetch", "decode", "infer", "write"]
+    assert shown["bottleneck"] is None
     assert set(shown["counts"]) == {
         "total",
         "pending",
@@ -232,3 +234,13 @@ def test_the_json_has_the_documented_shape() -> None:
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", shown["created_at"])
     assert shown["completed_at"] is None
+
+
+def test_the_bottleneck_is_named_in_words() -> None:
+    shown = a_status(infer_us=600, wait_decode_us=300, wait_fetch_us=100).model_dump()
+    assert shown["bottleneck"] == {
+        "stage": "decode",
+        "advice": "decode-bound: add CPU or processes",
+        "predicting": 0.6,
+        "waiting": {"fetch": 0.1, "decode": 0.3, "write": 0.0},
+    }

@@ -103,7 +103,7 @@ def test_a_job_that_had_ended_is_not_ended_again(
     services: Services, tmp_path: Path, images: int
 ) -> None:
     spec = listed_job(services, tmp_path, images=images)
-    time = TimingTotals(fetch=1, decode=2, infer=3, write=4)
+    time = TimingTotals(1, 2, 3, 4, wait_fetch=1, wait_decode=2, wait_write=4)
     work(services, spec, *range(-(-images // 2)), failing=FAILING, time=time)
     before, written = Job(services, "j").status(), files(spec)
     lose(services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace.core.bottleneck import bottleneck_of
 from millrace.core.errors import (
     AccessDenied,
     AlreadyExists,
@@ -25,7 +27,7 @@ from millrace.core.errors import (
 )
 from millrace.core.manifest import ManifestRow
 from millrace.worker.batcher import BatchLimits, MicroBatcher
-from millrace.worker.pipeline import Fetch, Image, Pipeline, Threads, fetch_error, timing_of
+from millrace.worker.pipeline import Fetch, Image, Pipeline, Threads, fetch_error
 from tests.support import wait_until
 
 Batch = npt.NDArray[np.uint8]
@@ -345,11 +347,41 @@ def test_several_chunks_share_one_pipeline() -> None:
 def test_times_are_counted_by_stage() -> None:
     with running() as pipeline:
         images = pipeline.run(rows(5), fetch)
-    timing = timing_of(images, write_us=77)
+        timing = pipeline.timing(images, write_us=77)
     assert timing.write == 77
     assert timing.fetch == sum(image.fetch_us for image in images)
     assert timing.decode == sum(image.decode_us for image in images)
     assert timing.infer == sum(image.infer_us for image in images)
+
+
+def slow(stage: str, slow_stage: str, seconds: float) -> None:
+    """The work of a stage, if it is the slow one."""
+    if stage == slow_stage:
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("stage", ["fetch", "decode", "predict", "write"])
+def test_the_slow_stage_is_the_bottleneck(stage: str) -> None:
+    def slow_fetch(row: ManifestRow) -> bytes:
+        slow("fetch", stage, 0.02)
+        return fetch(row)
+
+    def slow_decode(data: bytes) -> Batch:
+        slow("decode", stage, 0.01)
+        return decode(data)
+
+    def slow_predict(batch: Batch) -> npt.NDArray[np.float32]:
+        slow("predict", stage, 0.05)
+        return echo(batch)
+
+    with running(slow_decode, slow_predict) as pipeline, pipeline.starvation.chunk():
+        images = pipeline.run(rows(40), slow_fetch)
+        started = time.perf_counter()
+        slow("write", stage, 0.5)
+        timing = pipeline.timing(images, int((time.perf_counter() - started) * 1e6))
+    found = bottleneck_of(timing)
+    assert found is not None
+    assert found.stage == stage
 
 
 def test_closing_ends_the_threads() -> None:

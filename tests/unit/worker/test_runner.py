@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from millrace.cli.embedded_server import free_port
+from millrace.core.bottleneck import bottleneck_of
 from millrace.core.claims import Answer, Claims, ModelIdentity
 from millrace.core.job import JobState, Reason
 from millrace.core.message import ChunkMessage
@@ -59,6 +60,7 @@ def test_the_last_chunk_ends_the_job(bench: Bench) -> None:
     assert record.timing.fetch > 0
     assert record.timing.decode > 0
     assert record.timing.write > 0
+    assert bottleneck_of(record.timing) is not None
     assert (bench.root / "out" / spec.job_id / "_SUCCESS").is_file()
     assert bench.leases() == []
 

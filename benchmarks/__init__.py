@@ -1,0 +1,1 @@
+"""Measurements: each module prints, and returns, what it measured on this machine."""

@@ -1,0 +1,111 @@
+"""Bundles from storage on this machine's disk: fetched once, whole or not at all, and verified.
+
+An entry is named by the bundle's digest. Whoever starts holds the entry's lock while it looks,
+so that of several processes one fetches and the others wait; and each checks the digest of what
+it finds, for a disk may fill up, be tidied or go bad after a model was fetched. Hashing costs some
+milliseconds per ten megabytes, far less than loading them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from millrace.core.bundle import compute_digest, read_bundle
+from millrace.core.card import Card
+from millrace.core.errors import MillraceError, ModelError, StorageUnavailable
+from millrace.core.log import get_logger
+from millrace.core.repository import Repository, StoredBundle
+from millrace.core.storage import ObjectInfo, Stores
+
+log = get_logger(__name__)
+
+
+def cached_bundle(
+    stores: Stores, repository: Repository, stored: StoredBundle, cache: Path
+) -> Path:
+    """The directory below `cache` that holds the bundle, fetched if it has to be.
+
+    Raises ModelError if its files do not match the card's digest, and the store's errors.
+    """
+    files = None if stored.card.digest else list(repository.files(stored))
+    identity = stored.card.digest or _identity(stored, files or ())
+    target = cache / "models" / identity.removeprefix("sha256:")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{target}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            if _is_intact(target, stored.card, stored.card.digest or _noted(target)):
+                return target
+            log.warning("a cached model is damaged; fetching it again", path=str(target))
+            shutil.rmtree(target)
+        _fetch(stores, stored, repository.files(stored) if files is None else files, target)
+    return target
+
+
+def _fetch(stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], target: Path) -> None:
+    """Fetch into a directory beside `target`, which becomes it when everything is right."""
+    log.info("fetching the model", model=stored.name, version=stored.version)
+    prefix = f".{target.name}-"
+    for left in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: we have its lock
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    try:
+        _fetch_files(stores, stored, files, scratch)
+        digest = compute_digest(scratch, read_bundle(scratch).card)
+        if stored.card.digest is None:
+            _note(target).write_text(digest)
+        elif digest != stored.card.digest:
+            raise ModelError(f"{stored.location}: its files do not match the card's digest")
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _fetch_files(
+    stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], into: Path
+) -> None:
+    store = stores.open(stored.location)
+    for item in files:
+        name = item.key[len(stored.location.prefix) :]
+        if not name or name.endswith("/"):
+            continue  # an object that stands for a folder
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise ModelError(f"{stored.location}: {name!r} is no path within a bundle")
+        file = into / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as out:
+            for block in store.blocks(item.key):
+                out.write(block)
+            if out.tell() != item.size:
+                raise StorageUnavailable(
+                    f"{stored.location}: {out.tell()} of the {item.size} bytes of {name} came"
+                )
+
+
+def _is_intact(path: Path, card: Card, digest: str | None) -> bool:
+    try:
+        return read_bundle(path).card == card and compute_digest(path, card) == digest
+    except (MillraceError, OSError):
+        return False
+
+
+def _identity(stored: StoredBundle, files: Iterable[ObjectInfo]) -> str:
+    """Names a bundle whose card has no digest: its place, and what is listed there now."""
+    listed = "\n".join(f"{item.key}\0{item.size}\0{item.etag}" for item in files)
+    return hashlib.sha256(f"{stored.location.uri}\n{listed}".encode()).hexdigest()
+
+
+def _note(target: Path) -> Path:
+    """Where the digest is kept of what was fetched, if the card has none."""
+    return target.with_suffix(".digest")
+
+
+def _noted(target: Path) -> str | None:
+    note = _note(target)
+    return note.read_text() if note.is_file() else None
