@@ -16,6 +16,7 @@ from millrace.core.bundle import Bundle
 from millrace.core.card import Channels
 from millrace.core.errors import MissingExtra, ModelError
 from millrace.core.log import get_logger
+from millrace.core.saved_model_tags import tag_sets
 from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores
 from millrace.worker.tuning import EngineName, Precision, Tuning
 
@@ -58,6 +59,11 @@ class OpenVINOModel(Predictor):
         card = self.bundle.card
         from openvino.frontend import FrontEndManager
 
+        if frozenset(card.tags) not in tag_sets(self.bundle.path):
+            # OpenVINO would take the only graph there is.
+            raise ModelError(
+                f"{self.bundle.path} has no graph with the tags {','.join(card.tags)!r}"
+            )
         frontend = FrontEndManager().load_by_framework("tf")
         read = frontend.load([str(self.bundle.path), ",".join(card.tags)])
         if card.signature is None:
@@ -68,11 +74,14 @@ class OpenVINOModel(Predictor):
         model = frontend.convert(read)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ModelError(f"{len(model.inputs)} inputs and {len(model.outputs)} outputs")
+        if card.input_op and _tensor(card.input_op) not in model.inputs[0].names:
+            # Or it does, under the name that a signature gives it; TensorFlow can tell.
+            raise ModelError(f"the output does not depend on {card.input_op!r}")
         self._check_input(model.inputs[0])
         return model
 
     def _place(self, read: Any, operation: str) -> Any:
-        place = read.get_place_by_tensor_name(operation if ":" in operation else f"{operation}:0")
+        place = read.get_place_by_tensor_name(_tensor(operation))
         if place is None:
             raise ModelError(f"{self.bundle.path} has no operation {operation!r}")
         return place
@@ -157,6 +166,10 @@ def _load_openvino() -> Any:
     except Exception as error:  # a broken installation raises nearly anything
         raise ModelError(f"OpenVINO does not load: {error}") from error
     return openvino
+
+
+def _tensor(operation: str) -> str:
+    return operation if ":" in operation else f"{operation}:0"
 
 
 def _each(numbers: tuple[float, ...], channels: Channels) -> list[float]:

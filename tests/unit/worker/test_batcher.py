@@ -166,6 +166,40 @@ def test_a_lone_image_is_not_held_longer_than_the_delay() -> None:
     assert 0.19 <= took < 5
 
 
+def test_a_batch_does_not_wait_for_what_will_not_come() -> None:
+    answers = Answers()
+    with running(echo, 1000, max_delay_s=3600) as batcher:
+        batcher.expect(3)
+        for n in range(2):
+            batcher.submit(image(n), answers.expect(n))
+        assert not answers.rows
+        batcher.expect(-1)
+        wait_until(lambda: len(answers.rows) == 2, WITHIN_S, "the batch is predicted")
+
+
+def test_a_batch_waits_for_what_is_on_its_way() -> None:
+    gate, answers = Gate(), Answers()
+    gate.open.set()
+    with running(gate, 4, max_delay_s=3600) as batcher:
+        batcher.expect(6)
+        for n in range(6):
+            batcher.submit(image(n), answers.expect(n))
+        wait_until(lambda: len(answers.rows) == 6, WITHIN_S, "all are predicted")
+    assert gate.batches == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_pixels_may_change_once_they_are_submitted() -> None:
+    answers = Answers()
+    pixels = image(7).copy()
+    with running(echo, 8, max_delay_s=3600) as batcher:
+        batcher.expect(2)
+        batcher.submit(pixels, answers.expect(7))
+        pixels[...] = image(8)
+        batcher.submit(pixels, answers.expect(8))
+        wait_until(lambda: len(answers.rows) == 2, WITHIN_S, "both are predicted")
+    assert answers.numbers() == {7: 7, 8: 8}
+
+
 def test_a_trickle_does_not_put_the_first_image_off() -> None:
     first = threading.Event()
     with running(echo, 4096, max_delay_s=0.05) as batcher:

@@ -10,6 +10,7 @@ import pytest
 from millrace.core.card import Card, Channels, Normalisation, ResizeFilter, ResizeMethod
 from millrace.core.errors import UsageError
 from millrace.worker.options import WorkerOptions, parse_size
+from millrace.worker.tuning import EngineName, Precision, Tuning
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 
@@ -68,7 +69,39 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_SAVED_MODEL", "")
     monkeypatch.setenv("MILLRACE_BATCH_SIZE", "")
-    assert WorkerOptions.load(model="m").batch_size == 16
+    assert WorkerOptions.load(model="m").batch_size is None
+
+
+def test_auto_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_BATCH_SIZE", "auto")
+    monkeypatch.setenv("MILLRACE_PRECISION", "auto")
+    options = WorkerOptions.load(model="m")
+    assert (options.batch_size, options.precision) == (None, Precision.FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", "0"),
+        ("batch_size", "many"),
+        ("precision", "float16"),
+        ("engine", "torch"),
+        ("device", "tpu"),
+        ("device", "gpu:"),
+        ("gpu_memory", "0"),
+        ("gpu_memory", "1.5"),
+    ],
+)
+def test_nonsense_about_the_engine_is_named(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"MILLRACE_{name.upper()}"):
+        WorkerOptions.load(model="m", **{name: value})
+
+
+def test_how_the_engine_is_to_run() -> None:
+    options = WorkerOptions.load(
+        model="m", engine="openvino", precision="bfloat16", threads=2, device="cpu"
+    )
+    assert options.tuning == Tuning(EngineName.OPENVINO, Precision.BFLOAT16, 2, device="cpu")
 
 
 def test_an_empty_option_is_none_whatever_the_environment_says(

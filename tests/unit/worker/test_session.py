@@ -11,9 +11,12 @@ import pytest
 
 from millrace.core.bundle import read_bundle
 from millrace.core.errors import ItemError, ModelError
+from millrace.worker.batch_size import warm_up
 from millrace.worker.batcher import BatchLimits, MicroBatcher
 from millrace.worker.heads import make_head
-from millrace.worker.session import OutOfMemoryError, Session
+from millrace.worker.predictor import OutOfMemoryError
+from millrace.worker.session import Session
+from millrace.worker.tuning import Tuning
 from tests.support import capture_logs, random_pixels
 from tests.unit.worker.saved_models import CLASSES, SIDE, SavedModel, Workshop
 
@@ -70,7 +73,7 @@ def test_one_channel_of_luminance(repository: Path, made: Workshop) -> None:
 
 def test_bounding_the_threads_changes_no_answer(made: Workshop) -> None:
     bundle = made("scaled_by_tf").bundle()
-    one, free = Session(bundle, threads=1), Session(bundle)
+    one, free = Session(bundle, Tuning(threads=1)), Session(bundle)
     np.testing.assert_allclose(one.predict(PIXELS), free.predict(PIXELS), atol=1e-6)
 
 
@@ -93,7 +96,7 @@ def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(made: Workshop)
 @pytest.mark.parametrize("form", ["by_operations", "of_one_image", "of_four_images"])
 def test_warm_up_takes_any_batch_size(form: str, made: Workshop) -> None:
     session = Session(made(form).bundle())
-    session.warm_up(6)
+    assert warm_up(session, 6) == 6
     assert session.predict(PIXELS).shape == (len(PIXELS), CLASSES)
 
 
@@ -106,7 +109,7 @@ def test_an_operation_may_name_its_output(made: Workshop) -> None:
 def refused(model: SavedModel, **facts: object) -> ModelError:
     """The error of a session that loads, or else warms up, a model it must refuse."""
     with pytest.raises(ModelError) as caught:
-        Session(model.bundle(**facts)).warm_up(2)
+        warm_up(Session(model.bundle(**facts)), 2)
     return caught.value
 
 
@@ -229,7 +232,7 @@ def test_out_of_memory_has_an_error_of_its_own(made: Workshop) -> None:
 def test_warm_up_outlives_a_batch_that_does_not_fit(made: Workshop) -> None:
     session = Session(made("of_great_appetite").bundle())
     with capture_logs() as logs:
-        session.warm_up(4)
+        warm_up(session, 4)
     assert 4 in [entry.get("batch_size") for entry in logs]
 
 
