@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from millrace.cli import options as o
 from millrace.cli.command import command
 
 
 @command
 def demo(
-    processes: o.Processes = 2,
+    processes: Annotated[
+        int, typer.Option(envvar="MILLRACE_PROCESSES", min=1, help="Worker processes.")
+    ] = 2,
     keep: Annotated[
         str, typer.Option(envvar="MILLRACE_KEEP", help="Where the predictions are copied to.")
     ] = "demo-run",

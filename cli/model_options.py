@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -36,6 +37,29 @@ def worker_environment(options: dict[str, Any]) -> dict[str, str]:
         for name, value in options.items()
         if value is not None
     }
+
+
+def crew_options(processes: str, options: dict[str, Any]) -> int:
+    """How many processes to start: as many as was said, or, for `auto`, as are fastest here.
+
+    Raises UsageError.
+    """
+    from millrace.core.errors import UsageError
+    from millrace.worker.options import WorkerOptions
+
+    if processes.isdecimal() and int(processes):
+        return int(processes)
+    if processes != "auto":
+        raise UsageError(f"--processes is a number or auto, not {processes!r}")
+    if options.get("threads") is not None:
+        raise UsageError("--processes auto finds the threads; leave out --threads")
+    from millrace.worker.split import best_split
+
+    print("millrace: finding how to share the cores", file=sys.stderr)
+    split = best_split(WorkerOptions.load(**options), worker_environment(options))
+    rate = f"{split.images_per_s:g} images/s when measured"
+    print(f"millrace: {split.processes} x {split.threads} threads, {rate}", file=sys.stderr)
+    return split.processes
 
 
 def _from_environment(ctx: typer.Context, name: str) -> bool:

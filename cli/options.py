@@ -133,7 +133,11 @@ Logits = Annotated[
     typer.Option("--logits", envvar="MILLRACE_LOGITS", help="The output is logits: apply softmax."),
 ]
 Processes = Annotated[
-    int, typer.Option(envvar="MILLRACE_PROCESSES", min=1, help="Worker processes.")
+    str,
+    typer.Option(
+        envvar="MILLRACE_PROCESSES",
+        help="Worker processes; auto measures what is fastest here, once.",
+    ),
 ]
 BatchSize = Annotated[
     str | None,

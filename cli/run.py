@@ -47,7 +47,7 @@ def run(
     labels: o.Labels = None,
     label_offset: o.LabelOffset = None,
     logits: o.Logits = None,
-    processes: o.Processes = 1,
+    processes: o.Processes = "1",
     batch_size: o.BatchSize = None,
     max_delay_ms: o.MaxDelayMs = None,
     threads: o.Threads = None,
@@ -66,7 +66,7 @@ def run(
     """Predict a bucket or directory here and now: embedded Redis, workers, progress bar."""
     from millrace.cli import show
     from millrace.cli.local import LocalJob, run_locally
-    from millrace.cli.model_options import worker_environment, worker_options
+    from millrace.cli.model_options import crew_options, worker_environment, worker_options
     from millrace.core.log import configure
     from millrace.worker.model_source import check_saved_model
     from millrace.worker.options import WorkerOptions
@@ -90,7 +90,7 @@ def run(
             error_threshold=error_threshold,
             deadline=deadline,
         ),
-        processes=processes,
+        processes=crew_options(processes, options),
         # A model given by its directory is not looked up in a repository, even if one is set.
         models=models if options["model"] else "",
         environment=worker_environment(options),

@@ -34,7 +34,7 @@ def worker(
     labels: o.Labels = None,
     label_offset: o.LabelOffset = None,
     logits: o.Logits = None,
-    processes: o.Processes = 1,
+    processes: o.Processes = "1",
     batch_size: o.BatchSize = None,
     max_delay_ms: o.MaxDelayMs = None,
     threads: o.Threads = None,
@@ -49,7 +49,7 @@ def worker(
     log_level: o.LogLevel = None,
 ) -> None:
     """Load a model, then predict chunks until told to stop."""
-    from millrace.cli.model_options import worker_environment, worker_options
+    from millrace.cli.model_options import crew_options, worker_environment, worker_options
     from millrace.core.errors import RedisUnavailable
     from millrace.core.log import configure
     from millrace.core.redis_client import RedisClient
@@ -63,8 +63,9 @@ def worker(
     options = worker_options(ctx)
     # Nonsense is reported here, once, not by every process.
     check_saved_model(WorkerOptions.load(**options))
+    number = crew_options(processes, options)
     try:
         RedisClient(settings, timeout_s=2).ping()
     except RedisUnavailable as error:
         print(f"millrace worker: {error.message}; waiting for it", file=sys.stderr)
-    raise typer.Exit(Supervisor(processes, worker_environment(options)).run())
+    raise typer.Exit(Supervisor(number, worker_environment(options)).run())

@@ -47,8 +47,9 @@ class OpenVINOModel(Predictor):
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
-            # Fed where it lies; the answer is the request's own, and overwritten by the next.
-            self._request.set_input_tensor(self._ov.Tensor(pixels, shared_memory=True))
+            # Fed where it lies, if OpenVINO can; the answer is overwritten by the next one.
+            shared = pixels.flags.c_contiguous and pixels.flags.writeable
+            self._request.set_input_tensor(self._ov.Tensor(pixels, shared_memory=shared))
             self._request.infer()
             return np.array(self._request.get_output_tensor().data, np.float32)
         except RuntimeError as error:

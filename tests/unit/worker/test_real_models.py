@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from millrace.core.bundle import Bundle, read_labels
 from millrace.core.card import Card, Normalisation
 from millrace.core.errors import ModelError
+from millrace.worker.engines import load_predictor
 from millrace.worker.heads import make_head
 from millrace.worker.images import ImageDecoder
 from millrace.worker.options import MAX_PIXELS
+from millrace.worker.predictor import Predictor
 from millrace.worker.session import Session
+from millrace.worker.tuning import EngineName, Tuning
 
 BY_OPERATIONS: dict[str, Any] = {"tags": ("myTag",), "input_op": "input", "output_op": "output"}
 
@@ -25,6 +31,8 @@ MOBILENET: dict[str, dict[str, Any]] = {
     "mobilenet_v1_025_224/1": {"signature": "serving_default"},
     "mobilenet_v1_025_224_myTag_v1": BY_OPERATIONS,
 }
+
+ENGINES = ("tensorflow", "openvino")
 
 LANDMARKS = "face_landmarks_68_myTag"
 LANDMARK_SCALE = "122.782,117.001,104.298,255"
@@ -54,15 +62,37 @@ def reference(real: Path) -> dict[str, npt.NDArray[Any]]:
         return {name: arrays[name] for name in arrays.files}
 
 
-@pytest.fixture(scope="module", params=MOBILENET)
-def mobilenet(request: pytest.FixtureRequest, real: Path) -> tuple[Bundle, Session]:
-    """The same classifier in both forms, loaded."""
-    theirs = bundle(real, request.param, 224, "tf", **MOBILENET[request.param])
-    return theirs, Session(theirs)
+@pytest.fixture(scope="module", params=product(MOBILENET, ENGINES), ids="-".join)
+def mobilenet(request: pytest.FixtureRequest, real: Path) -> tuple[Bundle, Predictor]:
+    """The same classifier in both forms, loaded by both engines."""
+    form, engine = request.param
+    theirs = bundle(real, form, 224, "tf", **MOBILENET[form])
+    return theirs, load_predictor(theirs, Tuning(engine=EngineName(engine)))
+
+
+@pytest.fixture(scope="module")
+def photographs(real: Path) -> list[bytes]:
+    """Theirs, and for each a few parts of it."""
+    found = []
+    random = np.random.default_rng(0)
+    for file in sorted((real / "images").iterdir()):
+        if file.suffix == ".json":
+            continue
+        found.append(file.read_bytes())
+        with Image.open(file) as opened:
+            whole = opened.convert("RGB")
+        for share in random.uniform(0.5, 0.95, 4):
+            width, height = (int(share * side) for side in whole.size)
+            left, top = random.integers(0, (whole.width - width + 1, whole.height - height + 1))
+            part = io.BytesIO()
+            whole.crop((left, top, left + width, top + height)).save(part, "JPEG", quality=92)
+            found.append(part.getvalue())
+    assert len(found) >= 150
+    return found
 
 
 def test_mobilenet_answers_as_an_independent_runtime(
-    mobilenet: tuple[Bundle, Session], reference: dict[str, npt.NDArray[Any]]
+    mobilenet: tuple[Bundle, Predictor], reference: dict[str, npt.NDArray[Any]]
 ) -> None:
     _, session = mobilenet
     pixels = reference["uint8_rgb_224"]
@@ -78,7 +108,7 @@ def test_mobilenet_answers_as_an_independent_runtime(
     [("test-data__cat_1080p.jpg", "Egyptian cat"), ("gildas-ai__pictures_objects_*.jpg", "laptop")],
 )
 def test_a_photograph_gets_its_name(
-    picture: str, label: str, real: Path, mobilenet: tuple[Bundle, Session]
+    picture: str, label: str, real: Path, mobilenet: tuple[Bundle, Predictor]
 ) -> None:
     """From the file to the label, through every part of ours."""
     theirs, session = mobilenet
@@ -89,8 +119,40 @@ def test_a_photograph_gets_its_name(
     assert any(label in prediction["label"] for prediction in classify(row, 3))
 
 
-def test_the_landmarks_model_runs_by_tag_and_operations(real: Path) -> None:
-    session = Session(bundle(real, LANDMARKS, 112, LANDMARK_SCALE, **BY_OPERATIONS))
+def test_every_photograph_gets_what_the_plain_signature_answers(
+    mobilenet: tuple[Bundle, Predictor], real: Path, photographs: list[bytes]
+) -> None:
+    import tensorflow as tf
+
+    theirs, session = mobilenet
+    signature = real / "savedmodels" / next(iter(MOBILENET))
+    plain = tf.saved_model.load(str(signature)).signatures["serving_default"]
+    decoder = ImageDecoder(theirs.card, max_pixels=MAX_PIXELS)
+    pixels = np.stack([decoder.decode(data) for data in photographs])
+    (expected,) = plain(tf.constant((pixels - np.float32(127.5)) / np.float32(127.5))).values()
+    scores = session.predict(pixels)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    np.testing.assert_array_equal(scores.argmax(axis=1), np.argmax(expected, axis=1))
+
+
+def test_pictures_shrunk_coarsely_first_are_what_they_are_at_full_scale(
+    mobilenet: tuple[Bundle, Predictor], photographs: list[bytes]
+) -> None:
+    theirs, session = mobilenet
+    best = []
+    for exact in (False, True):
+        decoder = ImageDecoder(theirs.card, max_pixels=MAX_PIXELS, exact=exact)
+        scores = session.predict(np.stack([decoder.decode(data) for data in photographs]))
+        best.append(scores.argmax(axis=1))
+    assert np.mean(best[0] == best[1]) >= 0.99
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_landmarks_model_runs_by_tag_and_operations(engine: str, real: Path) -> None:
+    session = load_predictor(
+        bundle(real, LANDMARKS, 112, LANDMARK_SCALE, **BY_OPERATIONS),
+        Tuning(engine=EngineName(engine)),
+    )
     assert session.batch_limit == 1
     assert session.output_shape == (136,)
     # The reference input is normalised already; undone, it is whole numbers again.
