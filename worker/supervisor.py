@@ -17,11 +17,13 @@ from types import FrameType
 
 from millrace.core.errors import ExitCode
 from millrace.core.log import get_logger
+from millrace.worker.tuning import gpus
 
 log = get_logger(__name__)
 
 PARENT_FD = "MILLRACE_PARENT_FD"
 THREADS = "MILLRACE_THREADS"
+DEVICE = "MILLRACE_DEVICE"
 
 HOPELESS = frozenset(
     {
@@ -45,10 +47,19 @@ def threads_each(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
+def devices_each(processes: int, said: str) -> list[str]:
+    """The device of each process: where there are several GPUs they take turns."""
+    count = gpus()
+    if count < 2 or said not in ("auto", "gpu"):
+        return [said] * processes
+    return [f"gpu:{number % count}" for number in range(processes)]
+
+
 @dataclass(slots=True)
 class _Slot:
     """One of the N processes, across its restarts."""
 
+    device: str
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     delay: float = FIRST_DELAY_S
@@ -61,7 +72,8 @@ class Supervisor:
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
         each = {THREADS: os.environ.get(THREADS) or str(threads_each(processes))}
         self._environment = each | dict(environment)
-        self._slots = [_Slot() for _ in range(processes)]
+        said = self._environment.get(DEVICE) or os.environ.get(DEVICE) or "auto"
+        self._slots = [_Slot(device) for device in devices_each(processes, said)]
         self._stopping = False
         self._code: int = ExitCode.OK
         self.failures = 0
@@ -124,7 +136,12 @@ class Supervisor:
     def _spawn(self, slot: _Slot) -> None:
         slot.process = subprocess.Popen(
             [sys.executable, "-m", "millrace.worker.process"],
-            env={**os.environ, **self._environment, PARENT_FD: str(self._child_end)},
+            env={
+                **os.environ,
+                **self._environment,
+                DEVICE: slot.device,
+                PARENT_FD: str(self._child_end),
+            },
             pass_fds=[self._child_end],
             close_fds=True,
             stdin=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ import pytest
 
 from millrace.core.errors import ExitCode
 from millrace.worker import supervisor
-from millrace.worker.supervisor import HOPELESS, Supervisor, threads_each
+from millrace.worker.supervisor import HOPELESS, Supervisor, devices_each, threads_each
 from tests.support import capture_logs, wait_until
 
 STAND_IN = '''
@@ -267,3 +267,21 @@ def test_the_threads_of_all_processes_fill_the_machine_once() -> None:
     assert threads_each(1) == cores
     assert threads_each(cores) == 1
     assert threads_each(1000) == 1
+
+
+@pytest.mark.parametrize(
+    ("visible", "said", "devices"),
+    [
+        ("", "auto", ["auto", "auto", "auto"]),
+        ("0", "auto", ["auto", "auto", "auto"]),
+        ("0,1", "auto", ["gpu:0", "gpu:1", "gpu:0"]),
+        ("2,3", "gpu", ["gpu:0", "gpu:1", "gpu:0"]),
+        ("0,1", "gpu:1", ["gpu:1", "gpu:1", "gpu:1"]),
+        ("0,1", "cpu", ["cpu", "cpu", "cpu"]),
+    ],
+)
+def test_several_gpus_are_taken_in_turn(
+    visible: str, said: str, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices_each(3, said) == devices
