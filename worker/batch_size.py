@@ -16,8 +16,10 @@ LARGEST = 64
 BATCH_BYTES = 64 * MIB
 """Of pixels, as uint8: what a batch may hold whatever is fastest."""
 
-BUDGET_S = 1.5
+BUDGET_S = 1.0
 """Of predicting, to find the size: a worker is to start soon."""
+
+TRIES = 3
 
 AS_FAST = 1.06
 """Of the sizes that are as fast as the fastest but for so much, the largest is taken: batches
@@ -47,15 +49,18 @@ def _fastest(predictor: Predictor) -> int:
     height, width, depth = predictor.input_shape
     largest = max(1, min(LARGEST, BATCH_BYTES // (height * width * depth)))
     each: dict[int, float] = {}
-    size, end = 1, time.monotonic() + BUDGET_S
-    while size <= largest and time.monotonic() < end:
+    size, left = 1, BUDGET_S
+    while size <= largest:
         # The first prediction of a size sets things up.
-        tries = [_seconds(predictor, size) for _ in range(3)]
+        tries = [_seconds(predictor, size) for _ in range(TRIES)]
         took = [seconds for seconds in tries if seconds is not None]
         if len(took) < len(tries):
             break
         each[size] = min(took) / size
+        left -= sum(took)
         size *= 2
+        if left < TRIES * size * each[size // 2]:
+            break
     best = min(each.values(), default=0.0)
     found = max((size for size in each if each[size] <= best * AS_FAST), default=1)
     log.info("found the batch size", batch_size=found)
