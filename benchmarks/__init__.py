@@ -1,0 +1,1 @@
+"""millrace beside its peers on the same files in one run: `make bench`, `make bench-scale`."""
