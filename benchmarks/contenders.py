@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 HERE = Path(__file__).parent
 PEER_PYTHON = HERE / ".venv" / "bin" / "python"
 MILLRACE = (sys.executable, "-m", "millrace.cli.main")
 CORES = os.cpu_count() or 1
+
+Resize = Literal["filtered", "sampled"]
+"""How a contender shrinks pictures: looking at every pixel, or at the nearest few."""
 
 CHUNK = {"small": 128, "large": 32}
 """Images per chunk; of 12-megapixel ones, 128 would be seconds of work in one hand."""
@@ -39,6 +43,7 @@ class Millrace:
     implied: tuple[str, ...] = ()
     engine: str = "tensorflow"
     precision: str = "float32"
+    resize: Resize = "filtered"
 
     def command(self, work: Work) -> list[str]:
         """What to run; it prints the ended job's status as JSON."""
@@ -68,6 +73,7 @@ class Peer:
 
     name: str
     script: str
+    resize: Resize = "filtered"
 
     def command(self, work: Work) -> list[str]:
         """What to run; it prints {"images", "seconds"} as its last line."""
@@ -110,7 +116,7 @@ CONTENDERS: tuple[Contender, ...] = (
         precision="bfloat16",
     ),
     Peer("celery-tutorial", "celery_tutorial.py"),
-    Peer("tf-data", "tf_data.py"),
+    Peer("tf-data", "tf_data.py", resize="sampled"),
     Peer("ray-data", "ray_data.py"),
     Peer("daft", "daft_udf.py"),
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.contenders import CHUNK, HERE
+from benchmarks.contenders import CHUNK, HERE, Resize
 from benchmarks.inputs import KINDS, write_set
 from benchmarks.tables import Workload
 
@@ -19,12 +19,12 @@ WORK = HERE / ".work"
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A workload laid out. `reference` holds the plain top class of each picture."""
+    """A workload laid out. `reference`: each picture's plain top class, by way of shrinking."""
 
     workload: Workload
     bundle: Path
     pictures: Sequence[Path]
-    reference: Sequence[int]
+    reference: Mapping[Resize, Sequence[int]]
     directory: Path
     """Scratch, for links to the pictures and for outputs."""
 

@@ -62,7 +62,7 @@ def run(contender: Contender, course: Course, images: int, latency_ms: float = 0
     else:
         seconds = said["seconds"]
         answers = peer_answers(answers_at)
-    share = agreement(answers, images, course.reference)
+    share = agreement(answers, images, course.reference[contender.resize])
     shutil.rmtree(course.directory / BUCKET / name)
     shutil.rmtree(out)
     return Sample(

@@ -5,7 +5,7 @@ class proves nothing. So the last layer is centred on a few pictures and sharpen
 pictures get different classes, at no change in the work done.
 
 `python -m benchmarks.models NAME REPOSITORY PICTURE…` makes the bundle if it is not there, and
-prints its path and each picture's top class as JSON.
+prints its path and each picture's top class, by way of shrinking, as JSON.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.contenders import Resize
 from benchmarks.inputs import KINDS, jpeg
 from millrace.export import export_keras
 
@@ -33,7 +34,7 @@ SEED = 20
 SPREAD = 4.0
 """Standard deviation of a picture's logits: scores like those of a trained network."""
 SAMPLE = range(10_000, 10_048)
-"""Numbers of the pictures the last layer is centred on; no contender sees them."""
+"""Numbers of the pictures the last layer is centred on."""
 
 
 def ensure_model(name: str, repository: Path) -> Path:
@@ -47,28 +48,42 @@ def ensure_model(name: str, repository: Path) -> Path:
     return bundle
 
 
-def plain_signature(bundle: Path, pictures: Sequence[Path]) -> list[int]:
-    """The top class of each picture, by the SavedModel's signature as it stands, float32."""
+def plain_signature(bundle: Path, pictures: Sequence[Path]) -> dict[Resize, list[int]]:
+    """The top class of each picture, by the SavedModel's signature as it stands, float32.
+
+    Once for each way to shrink: Pillow's bilinear filter sees every pixel, and TensorFlow's
+    takes samples, which is another picture to a network.
+    """
     import tensorflow as tf
 
     predict = tf.saved_model.load(str(bundle)).signatures["serving_default"]
     name = next(iter(predict.structured_input_signature[1]))
-    top: list[int] = []
-    for start in range(0, len(pictures), 16):
-        pixels = as_input(pictures[start : start + 16])
-        scores = next(iter(predict(**{name: tf.constant(pixels)}).values()))
-        top += np.argmax(scores, axis=1).tolist()
-    return top
 
+    def top(pixels: Any) -> int:
+        (scores,) = predict(
+            **{name: tf.cast(pixels, tf.float32)[tf.newaxis] / 127.5 - 1.0}
+        ).values()
+        return int(np.argmax(scores))
 
-def as_input(pictures: Sequence[Path | IO[bytes]]) -> npt.NDArray[np.float32]:
-    """Pictures decoded whole and resized as the card says: float32 [n, 224, 224, 3], -1 to 1."""
-    pixels = np.empty((len(pictures), SIZE, SIZE, 3), np.float32)
-    for row, picture in zip(pixels, pictures, strict=True):
+    answers: dict[Resize, list[int]] = {"filtered": [], "sampled": []}
+    for picture in pictures:
         with Image.open(picture) as image:
-            small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        row[:] = np.asarray(small)
-    return pixels / np.float32(127.5) - np.float32(1)
+            whole = image.convert("RGB")
+        answers["filtered"].append(top(np.asarray(shrink(whole))))
+        answers["sampled"].append(top(tf.image.resize(np.asarray(whole), (SIZE, SIZE))))
+    return answers
+
+
+def shrink(image: Image.Image) -> Image.Image:
+    """A whole picture as the card says: stretched, bilinear."""
+    return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+
+
+def _sample() -> npt.NDArray[np.float32]:
+    """Pictures to centre the last layer on, float32 [n, 224, 224, 3]; no contender sees them."""
+    pictures = [Image.open(io.BytesIO(jpeg(KINDS["small"], number))) for number in SAMPLE]
+    pixels = np.stack([np.asarray(shrink(picture)) for picture in pictures])
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def _build(architecture: str) -> Any:
@@ -77,8 +92,7 @@ def _build(architecture: str) -> Any:
     keras.utils.set_random_seed(SEED)
     model = getattr(keras.applications, architecture)(weights=None)
     last = model.layers[-1]
-    sample = as_input([io.BytesIO(jpeg(KINDS["small"], number)) for number in SAMPLE])
-    features = keras.Model(model.input, last.input).predict(sample, verbose=0)
+    features = keras.Model(model.input, last.input).predict(_sample(), verbose=0)
     # What all pictures share says nothing of any of them.
     centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
     dice = np.random.default_rng(SEED)

@@ -20,7 +20,8 @@ turns on the same files. Counted is, for millrace, from the first chunk's start 
 their last prediction was written; start-up is the rest of the whole process. The limit is
 cores ÷ (CPU seconds to decode one image + CPU seconds to predict one), measured in the same
 rounds in a bare loop on all cores at once; efficiency is rate ÷ limit. Agreement is the share of
-images whose top class is that of the plain signature on pictures decoded whole (the worst round).
+images whose top class is that of the plain signature on pictures decoded whole and shrunk as the
+contender's own library does it: with a filter, or (tf-data) by samples; the worst round counts.
 The S3 endpoint is a server of our own on the same cores, for moto's would be the bottleneck; its
 CPU per image is told. Weights are random.
 """

@@ -1,15 +1,16 @@
 """Daft as its guide to batch inference shows it: read paths, download, decode and resize
 images with its own expressions, and a class UDF that loads the model once.
 
-Timed from the model's readiness to the end of the writing. The class is made when the first
-batch arrives, so what was downloaded and decoded by then is not counted against it.
+Daft makes the class while it already reads ahead. So that neither the loading nor what was read
+meanwhile counts, the model is loaded and run before the query, in the process that runs it, and
+the class picks it up: timed is the query.
 """
 
 import argparse
 import json
 import os
-import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import daft
@@ -23,15 +24,20 @@ TOP = DataType.struct(
 )
 
 
-@daft.cls(max_concurrency=1)
-class Classifier:
-    def __init__(self, model, ready):
-        import tensorflow as tf
+@cache
+def load(path):
+    import tensorflow as tf
 
-        self.predict = tf.saved_model.load(model).signatures["serving_default"]
-        self.name = next(iter(self.predict.structured_input_signature[1]))
-        self.predict(**{self.name: tf.zeros((BATCH, SIZE, SIZE, 3))})
-        Path(ready, str(os.getpid())).write_text(str(time.time()))
+    predict = tf.saved_model.load(path).signatures["serving_default"]
+    name = next(iter(predict.structured_input_signature[1]))
+    predict(**{name: tf.zeros((BATCH, SIZE, SIZE, 3))})
+    return predict, name
+
+
+@daft.cls(max_concurrency=2, use_process=False)
+class Classifier:
+    def __init__(self, path):
+        self.predict, self.name = load(path)
 
     @daft.method.batch(return_dtype=TOP, batch_size=BATCH)
     def __call__(self, images):
@@ -68,18 +74,18 @@ def main():
     parser.add_argument("--out", required=True)
     asked = parser.parse_args()
     daft.set_planning_config(default_io_config=io_config())
-    with tempfile.TemporaryDirectory() as ready:
-        classify = Classifier(asked.model, ready)
-        frame = daft.from_glob_path(f"{asked.images}/*.jpg").select("path")
-        frame = frame.with_column("image", col("path").download().decode_image(mode="RGB"))
-        frame = frame.with_column("image", col("image").resize(SIZE, SIZE))
-        frame = frame.select(col("path").alias("key"), classify(col("image")).alias("top"))
-        frame = frame.select("key", col("top").get("indices"), col("top").get("scores"))
-        frame.write_json(asked.out)
-        ended = time.time()
-        begun = max(float(path.read_text()) for path in Path(ready).iterdir())
+    load(asked.model)
+    classify = Classifier(asked.model)
+    begun = time.perf_counter()
+    frame = daft.from_glob_path(f"{asked.images}/*.jpg").select("path")
+    frame = frame.with_column("image", col("path").download().decode_image(mode="RGB"))
+    frame = frame.with_column("image", col("image").resize(SIZE, SIZE))
+    frame = frame.select(col("path").alias("key"), classify(col("image")).alias("top"))
+    frame = frame.select("key", col("top").get("indices"), col("top").get("scores"))
+    frame.write_json(asked.out)
+    seconds = time.perf_counter() - begun
     written = sum(len(path.read_text().splitlines()) for path in Path(asked.out).rglob("*.json"))
-    print(json.dumps({"images": written, "seconds": ended - begun}))
+    print(json.dumps({"images": written, "seconds": seconds}))
 
 
 if __name__ == "__main__":
