@@ -13,8 +13,8 @@ from benchmarks.contenders import CORES, Contender, Millrace, Work
 from benchmarks.course import Course
 from benchmarks.tables import Cost, Row, Sample
 
-PEERS_SHARE = 0.4
-"""Of the limit: how many images a peer's first round has. Later rounds follow its own rate."""
+PEERS_SHARE = 0.6
+"""Of the limit: how many images a peer's first round has. Later rounds follow its best."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
             entrant.costs.append(cost)
             expected = cost.limit(CORES)
     if entrant.samples:
-        expected = entrant.samples[-1].rate
+        expected = max(sample.rate for sample in entrant.samples)
     images = harness.images_for(expected, seconds)
     try:
         sample = harness.run(contender, entrant.course, images, entrant.latency_ms)

@@ -62,7 +62,6 @@ def io_config():
             key_id=os.environ["AWS_ACCESS_KEY_ID"],
             access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
             use_ssl=False,
-            verify_ssl=False,
         )
     )
 
