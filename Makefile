@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV := benchmarks/.venv
+BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 PACKAGES := core models export producer worker cli
 
-.PHONY: demo test unit integration acceptance chaos soak lint format env clean
+.PHONY: demo test unit integration acceptance chaos soak bench bench-scale lint format env clean
 
 demo: env
 	$(BIN)/millrace demo
@@ -31,10 +33,17 @@ chaos: env
 soak: env
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
+# millrace beside its peers, about 25 minutes; BENCH="--quick" to try, BENCH="--help" for more.
+bench: env $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-scale: env
+	$(BIN)/python -m benchmarks.scale $(BENCH)
+
 lint: env .types/millrace
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES:%=.types/millrace/%) tests
+	$(BIN)/mypy $(PACKAGES:%=.types/millrace/%) tests benchmarks
 
 format: env
 	$(BIN)/ruff check --fix .
@@ -48,10 +57,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The peers' packages, which never mix with ours.
+$(BENCH_STAMP): benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # The folders under the name they are imported by, for type checkers and editors.
 .types/millrace:
 	mkdir -p .types
 	ln -s .. $@
 
 clean:
-	rm -rf $(VENV) .types build dist *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) benchmarks/.work .types build dist *.egg-info

@@ -1,1 +1,1 @@
-"""Measurements: each module prints, and returns, what it measured on this machine."""
+"""Measurements: millrace beside its peers in one run, and what its parts cost."""

@@ -1,0 +1,141 @@
+"""Who takes part: millrace in its ways of running, and its peers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+HERE = Path(__file__).parent
+PEER_PYTHON = HERE / ".venv" / "bin" / "python"
+MILLRACE = (sys.executable, "-m", "millrace.cli.main")
+CORES = os.cpu_count() or 1
+
+Resize = Literal["filtered", "sampled"]
+"""How a contender shrinks pictures: looking at every pixel, or at the nearest few."""
+
+CHUNK = {"small": 128, "large": 32}
+"""Images per chunk; of 12-megapixel ones, 128 would be seconds of work in one hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run's input and output. `images` is a directory or an `s3://` URL."""
+
+    model: Path
+    images: str
+    out: Path
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Millrace:
+    """`millrace run` with some flags. `implied` are those that ask for what a millrace that
+    does not know them does anyway; without them it is the same contender."""
+
+    name: str
+    flags: tuple[str, ...]
+    implied: tuple[str, ...] = ()
+    engine: str = "tensorflow"
+    precision: str = "float32"
+    resize: Resize = "filtered"
+
+    def command(self, work: Work) -> list[str]:
+        """What to run; it prints the ended job's status as JSON."""
+        return [*MILLRACE, *self._arguments(work)]
+
+    def shown(self, work: Work) -> str:
+        """The command as a person would write it."""
+        return " ".join(["millrace", *self._arguments(work)])
+
+    def _arguments(self, work: Work) -> list[str]:
+        known = () if _unknown(self.implied) else self.implied
+        return [
+            *("run", work.images, "--model", str(work.model), "--out", str(work.out)),
+            *("--job-id", "bench", "--chunk-size", str(work.chunk), "--json"),
+            *(*self.flags, *known),
+        ]
+
+    def missing(self) -> str | None:
+        """Why it cannot take part, if it cannot."""
+        unknown = _unknown(self.flags)
+        return f"millrace run does not know {', '.join(unknown)}" if unknown else None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A script of `peers/`, run in the peers' own environment."""
+
+    name: str
+    script: str
+    resize: Resize = "filtered"
+
+    def command(self, work: Work) -> list[str]:
+        """What to run; it prints {"images", "seconds"} as its last line."""
+        options = ("--model", str(work.model), "--images", work.images, "--out", str(work.out))
+        return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options]
+
+    def shown(self, work: Work) -> str:
+        """The command as a person would write it."""
+        return " ".join(self.command(work)).replace(f"{HERE.parent}/", "")
+
+    def missing(self) -> str | None:
+        """Why it cannot take part, if it cannot."""
+        return None if PEER_PYTHON.exists() else f"there is no {PEER_PYTHON.parent.parent}"
+
+
+Contender = Millrace | Peer
+
+PROCESSES = ("--processes", str(CORES), "--threads", "1")
+
+CONTENDERS: tuple[Contender, ...] = (
+    Millrace(
+        "millrace-tensorflow-float32",
+        PROCESSES,
+        implied=("--engine", "tensorflow", "--precision", "float32"),
+    ),
+    Millrace(
+        "millrace-tensorflow-bfloat16",
+        (*PROCESSES, "--engine", "tensorflow", "--precision", "bfloat16"),
+        precision="bfloat16",
+    ),
+    Millrace(
+        "millrace-openvino-float32",
+        (*PROCESSES, "--engine", "openvino", "--precision", "float32"),
+        engine="openvino",
+    ),
+    Millrace(
+        "millrace-openvino-bfloat16",
+        (*PROCESSES, "--engine", "openvino", "--precision", "bfloat16"),
+        engine="openvino",
+        precision="bfloat16",
+    ),
+    Peer("celery-tutorial", "celery_tutorial.py"),
+    Peer("tf-data", "tf_data.py", resize="sampled"),
+    Peer("ray-data", "ray_data.py"),
+    Peer("daft", "daft_udf.py"),
+)
+
+
+def chosen(names: Sequence[str]) -> tuple[Contender, ...]:
+    """The contenders of these names or, for none, all. Raises KeyError."""
+    known = {contender.name: contender for contender in CONTENDERS}
+    return tuple(known[name] for name in names) if names else CONTENDERS
+
+
+def _unknown(flags: Sequence[str]) -> list[str]:
+    return [flag for flag in flags if flag.startswith("--") and flag not in _help()]
+
+
+@cache
+def _help() -> str:
+    wide = {**os.environ, "COLUMNS": "300", "TERM": "dumb"}
+    done = subprocess.run(
+        [*MILLRACE, "run", "--help"], env=wide, capture_output=True, text=True, check=True
+    )
+    return done.stdout

@@ -1,0 +1,135 @@
+"""The limit of a machine: what decoding and predicting alone would allow.
+
+`python -m benchmarks.limit --model BUNDLE --images DIR` decodes and predicts in a bare loop, in
+as many processes at once as there are cores (for busy neighbours slow a core down), and prints
+the CPU seconds of one image as JSON. Nothing is fetched, queued or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contenders import CORES
+from benchmarks.tables import Cost
+
+BATCHES = (16, 32)
+"""The cheaper of them counts."""
+
+LOOP_S = 1.5
+"""How long each bare loop runs."""
+
+
+class NotMeasured(Exception):
+    """There is no bare loop for this engine and precision."""
+
+
+def measure(model: Path, images: Path, engine: str, precision: str) -> Cost:
+    """Run this module as a process of its own. Raises NotMeasured with its last line."""
+    command = [sys.executable, "-m", "benchmarks.limit", "--model", str(model)]
+    command += ["--images", str(images), "--engine", engine, "--precision", precision]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode:
+        raise NotMeasured((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+    return Cost.model_validate_json(done.stdout.strip().splitlines()[-1])
+
+
+def open_session(model: Path, engine: str, precision: str) -> Any:
+    """A loaded model with one thread, as a worker would hold it. Raises NotMeasured."""
+    from millrace.core.bundle import read_bundle
+    from millrace.worker.session import Session
+
+    if (engine, precision) != ("tensorflow", "float32"):
+        raise NotMeasured(f"no bare loop for {engine} {precision}")
+    return Session(read_bundle(model), threads=1)
+
+
+def cpu_per_turn(turn: Callable[[], object], seconds: float) -> float:
+    """CPU seconds of one call, over as many as fit in some seconds."""
+    begun, used, turns = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - begun < seconds:
+        turn()
+        turns += 1
+    return (time.process_time() - used) / turns
+
+
+def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> None:
+    """What each process does; `together` makes all of them do the same at a time."""
+    from millrace.core.bundle import read_bundle
+    from millrace.worker.images import ImageDecoder
+    from millrace.worker.options import MAX_PIXELS
+
+    try:
+        session = open_session(asked.model, asked.engine, asked.precision)
+    except NotMeasured as error:
+        answers.put(str(error))
+        return
+    decoder = ImageDecoder(read_bundle(asked.model).card, max_pixels=MAX_PIXELS)
+    pictures = [path.read_bytes() for path in sorted(asked.images.iterdir())[:64]]
+    number = 0
+
+    def decode() -> None:
+        nonlocal number
+        decoder.decode(pictures[number % len(pictures)])
+        number += 1
+
+    decode()
+    together.wait()
+    decode_s = cpu_per_turn(decode, LOOP_S)
+    shape = (max(BATCHES), *session.input_shape)
+    pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    predict_s = []
+    for batch in BATCHES:
+        session.predict(pixels[:batch])
+        together.wait()
+        spent = cpu_per_turn(lambda batch=batch: session.predict(pixels[:batch]), LOOP_S)  # type: ignore[misc]
+        predict_s.append(spent / batch)
+    answers.put((decode_s, min(predict_s)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--engine", default="tensorflow")
+    parser.add_argument("--precision", default="float32")
+    asked = parser.parse_args()
+    fresh = multiprocessing.get_context("spawn")
+    together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()
+    crew = [
+        fresh.Process(target=_one_core, args=(asked, together, answers), daemon=True)
+        for _ in range(CORES)
+    ]
+    for process in crew:
+        process.start()
+    found = []
+    for _ in crew:
+        answer = answers.get()
+        if isinstance(answer, str):
+            sys.exit(answer)
+        found.append(answer)
+    decode_s, predict_s = (statistics.mean(column) for column in zip(*found, strict=True))
+    print(json.dumps({"decode_s": decode_s, "predict_s": predict_s}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The machine and the versions that a rate belongs to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from benchmarks.contenders import CORES, PEER_PYTHON
+from benchmarks.tables import Machine
+
+OURS = ("millrace", "tensorflow", "openvino", "pillow", "numpy", "obstore", "celery")
+PEERS = ("celery", "tensorflow", "ray", "daft", "pillow", "numpy", "pyarrow")
+
+_ASK = """
+import json, sys
+from importlib.metadata import version
+print(json.dumps({name: version(name) for name in sys.argv[1:]}))
+"""
+
+
+def this_machine() -> Machine:
+    """Cores, processor model, memory."""
+    names = (
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    memory = psutil.virtual_memory().total / 2**30
+    return Machine(cores=CORES, cpu=next(names, "unknown"), memory_gib=round(memory, 1))
+
+
+def versions() -> dict[str, str]:
+    """Package → version, ours by their names and the peers' as `peers: name`."""
+    found = {}
+    for name in OURS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if PEER_PYTHON.exists():
+        done = subprocess.run(
+            [PEER_PYTHON, "-c", _ASK, *PEERS], capture_output=True, text=True, check=True
+        )
+        found |= {f"peers: {name}": value for name, value in json.loads(done.stdout).items()}
+    return found
+
+
+def commit() -> str:
+    """The commit measured, with `+` if files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
