@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _entrants(workload: Workload, flags: tuple[str, ...]) -> list[Entrant]:
     disk = lay_out(workload, None)
     s3 = disk.with_storage("s3")
-    one = Millrace("1 process", ("--processes", "1", "--threads", "1", *flags))
-    most = Millrace(f"{CORES} processes", ("--processes", str(CORES), "--threads", "1", *flags))
+    one = Millrace("1 process", flags, processes=1)
+    most = Millrace(f"{CORES} processes", flags)
     return [
         Entrant("1 process, disk", one, disk),
         Entrant(f"{most.name}, disk", most, disk, base="1 process, disk"),
