@@ -10,7 +10,7 @@ from millrace.worker.predictor import Pixels, Predictor, Scores
 
 log = get_logger(__name__)
 
-SAMPLE = 128
+SAMPLE = 64
 """Images that are predicted twice: some seconds of work, once."""
 
 EXPECTED = 0.99

@@ -19,6 +19,7 @@ from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.in_hand import InHand
 from millrace.worker.inference import Inference
 from millrace.worker.options import WorkerOptions
+from millrace.worker.pool import all_under_way
 from millrace.worker.runner import ChunkRunner, Model
 from millrace.worker.watchdog import Beat, Watchdog, Watched
 
@@ -91,6 +92,7 @@ class Engine:
             self._inference.pipeline,
             Model(identity, self.queues, self._inference.head),
             self._in_hand,
+            all_under_way,
         )
         self._watchdog = Watchdog(
             [

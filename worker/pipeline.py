@@ -101,8 +101,16 @@ class Pipeline:
         self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
 
-    def run(self, rows: Sequence[ManifestRow], fetch: Fetch) -> list[Image]:
-        """The images of a chunk, each with scores or an error, in the order of `rows`."""
+    def run(
+        self,
+        rows: Sequence[ManifestRow],
+        fetch: Fetch,
+        under_way: Callable[[], None] = lambda: None,
+    ) -> list[Image]:
+        """The images of a chunk, each with scores or an error, in the order of `rows`.
+
+        `under_way` is called when all of them are being fetched, or further.
+        """
         images = [Image(row) for row in rows]
         if not images:
             return images
@@ -111,6 +119,7 @@ class Pipeline:
         for image in images:
             self._budget.acquire()
             self._fetchers.submit(self._fetch_one, image, fetch, countdown)
+        under_way()
         countdown.opened.wait()
         return images
 

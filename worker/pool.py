@@ -1,24 +1,86 @@
-"""Celery's thread pool, which tells the event loop when a chunk slot is free again."""
+"""Celery's thread pool, which takes the next chunk when the model will soon want it.
+
+A chunk taken earlier would only wait here while another worker stands idle.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency import thread
 from kombu.asynchronous import get_event_loop
 
+_mine = threading.local()
+
 
 class ChunkPool(thread.TaskPool):  # type: ignore[misc]
-    """The consumer takes a message only while a slot is free (`worker_disable_prefetch`), and
-    otherwise sleeps up to a second; waking it keeps the slots full."""
+    """Has a free slot while fewer chunks than `limit` are in hand and the images of all of
+    them are under way.
 
-    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().on_apply(*args, **kwargs)
+    The consumer takes a message only while a slot is free (`worker_disable_prefetch`), and
+    otherwise sleeps up to a second; waking it keeps the model fed.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._taken = self._entering = 0
+        self._lock = threading.Lock()
+
+    @property
+    def num_processes(self) -> int:
+        """How many chunks may be in hand now; Celery asks before it takes a message."""
+        with self._lock:
+            return self._taken if self._entering else int(self.limit)
+
+    def on_apply(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            self._taken += 1
+            self._entering += 1
+        chunk = _Chunk(self)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            _mine.chunk = chunk
+            return target(*args, **kwargs)
+
+        result = super().on_apply(run, *args, **kwargs)
+        result.f.add_done_callback(lambda _: chunk.end())
+        return result
+
+    def changed(self, *, taken: int = 0, entering: int = 0) -> None:
+        """Count, and wake the event loop: it looks for free slots on every turn."""
+        with self._lock:
+            self._taken += taken
+            self._entering += entering
         loop = get_event_loop()
         if loop is not None:
-            result.f.add_done_callback(lambda _: loop.call_soon(_nothing))
-        return result
+            loop.call_soon(_nothing)
+
+
+class _Chunk:
+    """One call in the pool: its images enter the pipeline, later it ends."""
+
+    def __init__(self, pool: ChunkPool) -> None:
+        self._pool = pool
+        self._entering = True
+
+    def enter(self) -> None:
+        if self._entering:
+            self._entering = False
+            self._pool.changed(entering=-1)
+
+    def end(self) -> None:
+        self.enter()
+        self._pool.changed(taken=-1)
+
+
+def all_under_way() -> None:
+    """Said by a chunk's own thread: its images need nothing more of it but to be waited for."""
+    chunk = getattr(_mine, "chunk", None)
+    if chunk is not None:
+        chunk.enter()
 
 
 def _nothing() -> None:
-    """Waking the loop is enough: it looks for free slots on every turn."""
+    pass

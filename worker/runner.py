@@ -67,13 +67,21 @@ class ChunkRunner:
     """Handles messages; safe to call from several threads."""
 
     def __init__(
-        self, services: Services, claims: Claims, pipeline: Pipeline, model: Model, in_hand: InHand
+        self,
+        services: Services,
+        claims: Claims,
+        pipeline: Pipeline,
+        model: Model,
+        in_hand: InHand,
+        under_way: Callable[[], None] = lambda: None,
     ) -> None:
+        """`under_way` is called by a chunk's thread when all its images are: time for the next."""
         self._services = services
         self._claims = claims
         self._pipeline = pipeline
         self._model = model
         self._in_hand = in_hand
+        self._under_way = under_way
         self._turns = Turns()
         self._careful = Careful(claims, pipeline)
         self._parts: OrderedDict[tuple[JobSpec, int], list[bytes]] = OrderedDict()
@@ -172,9 +180,9 @@ class ChunkRunner:
                 return self._careful.run(lease, rows, fetch)
         with self._turns.shared(wait=False) as has_turn:
             if has_turn:
-                return self._pipeline.run(rows, fetch)
+                return self._pipeline.run(rows, fetch, self._under_way)
         with self._in_turn(lease, self._turns.shared()):
-            return self._pipeline.run(rows, fetch)
+            return self._pipeline.run(rows, fetch, self._under_way)
 
     @contextmanager
     def _in_turn(self, lease: Lease, turn: AbstractContextManager[object]) -> Iterator[None]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 
-from millrace.worker.pool import ChunkPool
+from millrace.worker.pool import ChunkPool, all_under_way
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -65,3 +66,47 @@ def test_it_runs_as_many_chunks_at_once_as_it_has_slots(hub: Hub) -> None:
         pool.apply_async(together.wait, (20,))
     together.wait(20)
     pool.stop()
+
+
+def ignored(result: object) -> None:
+    """What Celery would do with a task's result."""
+
+
+def test_no_further_chunk_is_wanted_until_the_images_of_all_are_under_way(hub: Hub) -> None:
+    pool = ChunkPool(3)
+    pool.start()
+    assert pool.num_processes == 3
+    may_enter, entered, may_end = threading.Event(), threading.Event(), threading.Event()
+
+    def chunk() -> None:
+        assert may_enter.wait(20)
+        all_under_way()
+        all_under_way()  # saying it twice changes nothing
+        entered.set()
+        assert may_end.wait(20)
+
+    first = pool.apply_async(chunk, callback=ignored)
+    assert pool.num_processes == 1  # the one that is in hand, and no more
+    may_enter.set()
+    assert entered.wait(20)
+    assert pool.num_processes == 3
+    entered.clear()
+    second = pool.apply_async(chunk, callback=ignored)
+    assert entered.wait(20)
+    may_end.set()
+    first.get(20)
+    second.get(20)
+    assert pool.num_processes == 3
+    pool.stop()
+
+
+def test_a_chunk_that_ends_before_its_images_are_under_way_makes_room(hub: Hub) -> None:
+    pool = ChunkPool(2)
+    pool.start()
+    pool.apply_async(lambda: None, callback=ignored).get(20)
+    wait_until(lambda: pool.num_processes == 2)
+    pool.stop()
+
+
+def test_outside_a_chunk_nothing_is_said() -> None:
+    all_under_way()
