@@ -14,6 +14,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.locks import DIED
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 
@@ -42,8 +43,11 @@ def pause(services: Services, job: str) -> None:
 
 
 def resume(services: Services, job: str) -> None:
-    """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way."""
+    """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way, or is being
+    repaired."""
     state = services.jobs.unpause(job)
+    if state is JobState.PAUSED:
+        raise JobConflict(f"job {job} is being repaired; it cannot be resumed", hint=DIED)
     if state not in TAKES_WORK:
         raise _too_late(job, state, "resumed")
     spec = services.jobs.spec(job)
