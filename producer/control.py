@@ -67,14 +67,20 @@ def delete(services: Services, job: str, *, outputs: bool = False) -> int:
     """Forget a job that has ended, and with `outputs` remove its directory; returns how many
     objects were removed. Raises JobNotFound; JobConflict if the job has not ended; with `outputs`
     SpecMismatch, or ObjectNotFound, if what would be removed is not its directory."""
+    spec = deletable(services, job)
+    removed = _remove(services, spec) if outputs else 0
+    services.jobs.delete(spec)
+    return removed
+
+
+def deletable(services: Services, job: str) -> JobSpec:
+    """The spec of a job that has ended. Raises JobNotFound; JobConflict if it has not."""
     record = services.jobs.record(job)
     if not record.state.terminal:
         raise JobConflict(
             f"job {job} is {record.state}", hint=f"end it first:  millrace cancel {job}"
         )
-    removed = _remove(services, record.spec) if outputs else 0
-    services.jobs.delete(record.spec)
-    return removed
+    return record.spec
 
 
 def _remove(services: Services, spec: JobSpec) -> int:
