@@ -98,11 +98,11 @@ class JobStore:
         """Let nothing new be claimed. The state afterwards. Raises JobNotFound."""
         return self._run("pause", job, [JobKeys(job).record])
 
-    def unpause(self, job: str) -> JobState:
-        """Let a paused job go on. The state afterwards: still paused if somebody is making its
-        record anew. Raises JobNotFound."""
+    def unpause(self, job: str, *, rebuilding: bool = False) -> JobState:
+        """Let a paused job go on. The state afterwards: still paused while its record is made
+        anew, unless by the caller, who is `rebuilding` it. Raises JobNotFound."""
         keys = JobKeys(job)
-        return self._run("unpause", job, [keys.record, keys.finalizer])
+        return self._run("unpause", job, [keys.record, keys.finalizer], int(rebuilding))
 
     def set_priority(self, job: str, priority: Priority) -> JobState:
         """Change the window of a job that is under way. Its state. Raises JobNotFound."""

@@ -105,8 +105,9 @@ def repair(
             _must_be(still_ours, spec)
             directory.delete_stray(name)
         _reopen(spec, directory, held, still_ours)
-    if before is None or before.state is not JobState.PAUSED:
-        services.jobs.unpause(spec.job_id)
+        if before is None or before.state is not JobState.PAUSED:
+            _must_be(still_ours, spec)
+            services.jobs.unpause(spec.job_id, rebuilding=True)
     return _let_go_on(services, spec)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,9 +33,10 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "out")
 
 
-def asked(services: Services, photos: Path, out: str, **more: Any) -> Job:
-    more = {"model": "tiny", "output": out, "job_id": "j", "chunk_size": 2} | more
-    return submit(str(photos), **more, settings=services.settings)
+def asked(services: Services, photos: Path, out: str) -> Job:
+    return submit(
+        str(photos), model="tiny", output=out, job_id="j", chunk_size=2, settings=services.settings
+    )
 
 
 def test_what_a_frozen_worker_wrote_after_the_job_was_deleted_is_no_new_job_s(
