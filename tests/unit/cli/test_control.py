@@ -6,8 +6,10 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import termios
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +51,11 @@ def ended(services: Services, spec: JobSpec) -> JobSpec:
     return spec
 
 
+def take_the_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+
+
 def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, str]:
     """The real command with a terminal of its own, where somebody types that when asked: its exit
     code and what the terminal shows."""
@@ -61,9 +68,11 @@ def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, s
             stdout=there,
             stderr=there,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=take_the_terminal,
         )
         os.close(there)
+        too_late = threading.Timer(60, command.kill)
+        too_late.start()
         shown = b""
         try:
             if typed:
@@ -75,6 +84,7 @@ def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, s
                     shown += more
             return command.wait(30), shown.decode().replace("\r\n", "\n")
         finally:
+            too_late.cancel()
             command.kill()
 
 
