@@ -50,6 +50,19 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def confirm(question: str, *, otherwise: str) -> None:
+    """Ask on the terminal. Without a yes, say what that comes to and exit as interrupted."""
+    from millrace.core.errors import ExitCode
+
+    try:
+        if typer.confirm(question, err=True):
+            return
+    except typer.Abort:  # Ctrl-C, or the end of input
+        print(file=sys.stderr)
+    print(f"millrace: {otherwise}", file=sys.stderr)
+    raise typer.Exit(ExitCode.INTERRUPTED)
+
+
 def report(error: Any, *, as_json: bool) -> None:
     """Print an error on standard error: one line, and a hint where there is one."""
     if as_json:

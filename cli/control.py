@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, print_json
+from millrace.cli.command import command, confirm, print_json
 from millrace.cli.results import JobOrUrl, directory_of
 
 if TYPE_CHECKING:
@@ -134,13 +135,16 @@ def delete(
     as_json: o.AsJson = False,
 ) -> None:
     """Forget an ended job; its results stay unless --outputs is given."""
+    from millrace.core.errors import UsageError
     from millrace.producer import control
 
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise UsageError("there is nobody to ask whether to delete it: add --yes")
     services = o.services(redis_url)
-    spec = services.jobs.spec(job)
-    what = f"{spec.directory} and all in it" if outputs else f"the record of {job}"
+    spec = control.deletable(services, job)
     if not yes:
-        typer.confirm(f"Delete {what}?", abort=True, err=True)
+        what = f"{spec.directory} and all in it" if outputs else f"the record of {job}"
+        confirm(f"Delete {what}?", otherwise="nothing was deleted")
     removed = control.delete(services, job, outputs=outputs)
     if as_json:
         print_json({"job_id": job, "deleted": True, "objects_removed": removed})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -54,16 +53,9 @@ def jobs(
 ) -> None:
     """List the newest jobs."""
     from millrace.cli import show
-    from millrace.core.errors import CorruptRecord, JobNotFound
-    from millrace.core.services import Services
-    from millrace.core.settings import Settings
-    from millrace.core.status import status_of
+    from millrace.producer.job import newest_jobs
 
-    store = Services(Settings.load(redis_url=redis_url)).jobs
-    rows = []
-    for job in store.recent_jobs(limit):
-        with suppress(JobNotFound, CorruptRecord):  # one odd record hides no other
-            rows.append(status_of(store.snapshot(job)))
+    rows = newest_jobs(o.services(redis_url), limit)
     print_json([row.model_dump(mode="json") for row in rows]) if as_json else show.jobs(rows)
 
 

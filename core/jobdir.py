@@ -78,6 +78,15 @@ class JobDirectory:
     def read_spec(self) -> JobSpec:
         return JobSpec.from_json(self._get(JOB_FILE, MAX_SPEC_BYTES))
 
+    def is_littered(self) -> bool:
+        """Whether anything stands there that follows a `job.json`: parts of a manifest, outcomes,
+        their copies. Of a directory that is empty, as it is for a new job, one request tells."""
+        theirs = tuple(self._prefix + x for x in (MANIFEST_PREFIX, RESULTS_PREFIX, BY_KEY_PREFIX))
+        try:
+            return any(item.key.startswith(theirs) for item in self._store.list(self._prefix))
+        except ObjectNotFound:
+            return False
+
     def confirm(self, spec: JobSpec) -> None:
         """Check a spec that came from Redis against what the producer wrote into storage.
 

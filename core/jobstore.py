@@ -10,7 +10,7 @@ from redis.exceptions import WatchError
 
 from millrace.core.bitmaps import bitmap
 from millrace.core.errors import CorruptRecord, JobConflict
-from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority
+from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
 from millrace.core.record import (
     JobRecord,
@@ -96,19 +96,21 @@ class JobStore:
 
     def pause(self, job: str) -> JobState:
         """Let nothing new be claimed. The state afterwards. Raises JobNotFound."""
-        return self._change("pause", job)
+        return self._run("pause", job, [JobKeys(job).record])
 
-    def unpause(self, job: str) -> JobState:
-        """Let a paused job go on. The state afterwards. Raises JobNotFound."""
-        return self._change("unpause", job)
+    def unpause(self, job: str, *, rebuilding: bool = False) -> JobState:
+        """Let a paused job go on. The state afterwards: still paused while its record is made
+        anew, unless by the caller, who is `rebuilding` it. Raises JobNotFound."""
+        keys = JobKeys(job)
+        return self._run("unpause", job, [keys.record, keys.finalizer], int(rebuilding))
 
     def set_priority(self, job: str, priority: Priority) -> JobState:
         """Change the window of a job that is under way. Its state. Raises JobNotFound."""
-        return self._change("priority", job, priority.window_factor)
+        return self._run("priority", job, [JobKeys(job).record], priority.window_factor)
 
-    def _change(self, script: str, job: str, *args: str | float) -> JobState:
+    def _run(self, script: str, job: str, keys: list[str], *args: float) -> JobState:
         with self.redis.errors():
-            state = self.redis.script(script)(keys=[JobKeys(job).record], args=[*args]).decode()
+            state = self.redis.script(script)(keys=keys, args=[*args]).decode()
         if not state:
             raise no_job(job)
         return JobState(state)
@@ -118,7 +120,7 @@ class JobStore:
         leased = self.running_chunks(spec.job_id)
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=True)
-            _forget(pipe, spec, leased)
+            _forget(pipe, spec, JobKeys(spec.job_id).all, leased)
             pipe.execute()
 
     def settle(self, record: JobRecord) -> bool:
@@ -145,25 +147,36 @@ class JobStore:
                 )
             )
 
-    def restore(self, spec: JobSpec, found: Restored, *, replace: bool = False) -> None:
-        """Make the record anew of what storage holds. Raises JobConflict if there is one.
-
-        With `replace` there may be, if the job is at rest: paused, finalizing or ended. It stays
-        paused then, and keeps its priority and its model; leases are given back.
+    def restore(
+        self,
+        spec: JobSpec,
+        found: Restored,
+        *,
+        instead_of: JobRecord | None = None,
+        paused: bool = False,
+    ) -> None:
+        """Make the record anew of what storage holds, `paused` or to go on at once. Raises
+        JobConflict if there is one, unless it is the very one it is to stand `instead_of`: then
+        its priority and its model are kept, and leases are given back.
         """
         job, fields = spec.job_id, found.fields(spec)
+        if paused:
+            fields["state"] = JobState.PAUSED
         keys = JobKeys(job)
         with self.redis.errors(), self.redis.raw.pipeline(transaction=True) as pipe:
             try:
                 pipe.watch(keys.record, keys.owners)
                 standing = pipe.hgetall(keys.record)
-                if standing and not replace:
+                if standing and instead_of is None:
                     raise JobConflict(f"Redis knows job {job}")
-                if standing:
-                    fields |= _kept(record_of(job, standing), standing)
+                if instead_of is not None:
+                    if not standing or record_of(job, standing) != instead_of:
+                        raise _changed(job)
+                    kept = ("window_factor", "version", "digest")
+                    fields |= {name: standing[name.encode()] for name in kept}
                 leased = self.running_chunks(job)
                 pipe.multi()
-                _forget(pipe, spec, leased)
+                _forget(pipe, spec, keys.contents, leased)
                 pipe.hset(keys.record, mapping=fields)
                 pipe.set(keys.done, bitmap(found.done))
                 pipe.set(keys.failed, bitmap(found.with_errors))
@@ -176,7 +189,7 @@ class JobStore:
                     pipe.sadd(QueueKeys(spec.queue).active, job)
                 pipe.execute()
             except WatchError:
-                raise JobConflict(f"somebody else changes job {job}") from None
+                raise _changed(job) from None
 
     def record(self, job: str) -> JobRecord:
         """The job's record. Raises JobNotFound."""
@@ -256,22 +269,18 @@ class JobStore:
             return {int(chunk) for chunk in self.redis.raw.hkeys(JobKeys(job).owners)}
 
 
-def _forget(pipe: Any, spec: JobSpec, leased: set[int]) -> None:
-    """Let a transaction remove all that Redis holds of a job, with its leases on these chunks."""
+def _forget(pipe: Any, spec: JobSpec, keys: tuple[str, ...], leased: set[int]) -> None:
+    """Let a transaction remove a job: these keys of it, its leases on these chunks, its places."""
     job, queue = spec.job_id, QueueKeys(spec.queue)
-    pipe.unlink(*JobKeys(job).all)
+    pipe.unlink(*keys)
     pipe.zrem(JOBS, job)
     pipe.srem(queue.active, job)
     if leased:
         pipe.zrem(queue.leases, *(lease_member(job, chunk) for chunk in leased))
 
 
-def _kept(record: JobRecord, fields: dict[bytes, bytes]) -> dict[str, Any]:
-    """What storage may not know of a job. Raises JobConflict if it is not at rest."""
-    if record.state in TAKES_WORK or record.ending is not None:
-        raise JobConflict(f"job {record.spec.job_id} is {record.state}")
-    kept = {name: fields[name.encode()] for name in ("window_factor", "version", "digest")}
-    return kept | ({"state": record.state} if record.state is JobState.PAUSED else {})
+def _changed(job: str) -> JobConflict:
+    return JobConflict(f"job {job} was changed meanwhile; nothing was done", hint="try again")
 
 
 def _pace_entry(entry: bytes) -> tuple[int, int]:

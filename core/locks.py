@@ -1,9 +1,11 @@
-"""Who alone lists a job's input, and who alone finalizes it: locks in Redis that expire."""
+"""Who alone lists a job's input, who alone finalizes it, who alone makes its record anew: locks in
+Redis that expire."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from redis.exceptions import LockNotOwnedError, RedisError
 
@@ -14,6 +16,10 @@ from millrace.core.topology import JobKeys
 
 FINALIZER_LOCK_S = 60.0
 PRODUCER_LOCK_S = 60.0
+DIED = "if that one died, its lock runs out within a minute: try again then"
+
+_LETTING_GO_S = 1.0
+"""A finalizer holds its lock for a moment longer than its job is under way."""
 
 
 @contextmanager
@@ -27,15 +33,36 @@ def producing(redis: RedisClient, job: str) -> Iterator[Callable[[], bool]]:
     with redis.errors():
         if not lock.acquire(blocking=False):
             raise JobConflict(
-                f"the input of job {job} is being listed by another process",
-                hint="if that one died, its lock runs out within a minute: try again then",
+                f"the input of job {job} is being listed by another process", hint=DIED
             )
+    with _kept(redis, lock, "producer lock", PRODUCER_LOCK_S) as still_ours:
+        yield still_ours
+
+
+@contextmanager
+def rebuilding(redis: RedisClient, job: str) -> Iterator[Callable[[], bool]]:
+    """Be the one who makes the record anew of what storage holds: nobody else does, nobody
+    finalizes the job, and a paused one is not resumed. Yields and raises as `producing` does.
+
+    It is the finalizer's lock: both write what the objects say, and must not do so at once.
+    """
+    lock = redis.raw.lock(JobKeys(job).finalizer, timeout=FINALIZER_LOCK_S, thread_local=False)
+    with redis.errors():
+        if not lock.acquire(blocking_timeout=_LETTING_GO_S):
+            raise JobConflict(f"job {job} is being repaired or ended by another process", hint=DIED)
+    with _kept(redis, lock, "repair lock", FINALIZER_LOCK_S) as still_ours:
+        yield still_ours
+
+
+@contextmanager
+def _kept(redis: RedisClient, lock: Any, name: str, lasts_s: float) -> Iterator[Callable[[], bool]]:
+    """Keep a lock by a thread, and give it back."""
 
     def keep() -> None:
         with redis.errors():
             lock.reacquire()
 
-    keeper = Periodic("producer lock", PRODUCER_LOCK_S / 4, keep)
+    keeper = Periodic(name, lasts_s / 4, keep)
     keeper.start()
 
     def still_ours() -> bool:

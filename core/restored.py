@@ -28,6 +28,8 @@ class Restored:
     listing_complete: bool
     said: Mapping[str, str | int] = field(default_factory=dict)
     """What the summary says of its run, as fields of the record."""
+    corrupt: list[int] = field(default_factory=list)
+    """Chunks that are not done because what stands there is not their outcome."""
 
     def fields(self, spec: JobSpec) -> dict[str, Any]:
         """The record of the job: nothing is fed, nothing in hand."""

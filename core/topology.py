@@ -135,7 +135,7 @@ class JobKeys:
 
     @property
     def finalizer(self) -> str:
-        """Lock of the process that is finalizing."""
+        """Lock of the process that is finalizing, or making the record anew."""
         return self._key("finalizer")
 
     @property
@@ -144,8 +144,8 @@ class JobKeys:
         return self._key("producer")
 
     @property
-    def all(self) -> tuple[str, ...]:
-        """Everything Redis holds of the job."""
+    def contents(self) -> tuple[str, ...]:
+        """What Redis holds of the job, without its locks."""
         return (
             self.record,
             self.done,
@@ -156,9 +156,12 @@ class JobKeys:
             self.samples,
             self.pace,
             self.suspects,
-            self.finalizer,
-            self.producer,
         )
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything Redis holds of the job."""
+        return (*self.contents, self.finalizer, self.producer)
 
 
 @dataclass(frozen=True, slots=True)

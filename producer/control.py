@@ -14,6 +14,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import TAKES_WORK, JobSpec, JobState, Priority, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.locks import DIED
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 
@@ -42,8 +43,11 @@ def pause(services: Services, job: str) -> None:
 
 
 def resume(services: Services, job: str) -> None:
-    """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way."""
+    """Let a paused job go on. Raises JobNotFound; JobConflict if it is not under way, or is being
+    repaired."""
     state = services.jobs.unpause(job)
+    if state is JobState.PAUSED:
+        raise JobConflict(f"job {job} is being repaired; it cannot be resumed", hint=DIED)
     if state not in TAKES_WORK:
         raise _too_late(job, state, "resumed")
     spec = services.jobs.spec(job)
@@ -63,14 +67,20 @@ def delete(services: Services, job: str, *, outputs: bool = False) -> int:
     """Forget a job that has ended, and with `outputs` remove its directory; returns how many
     objects were removed. Raises JobNotFound; JobConflict if the job has not ended; with `outputs`
     SpecMismatch, or ObjectNotFound, if what would be removed is not its directory."""
+    spec = deletable(services, job)
+    removed = _remove(services, spec) if outputs else 0
+    services.jobs.delete(spec)
+    return removed
+
+
+def deletable(services: Services, job: str) -> JobSpec:
+    """The spec of a job that has ended. Raises JobNotFound; JobConflict if it has not."""
     record = services.jobs.record(job)
     if not record.state.terminal:
         raise JobConflict(
             f"job {job} is {record.state}", hint=f"end it first:  millrace cancel {job}"
         )
-    removed = _remove(services, record.spec) if outputs else 0
-    services.jobs.delete(record.spec)
-    return removed
+    return record.spec
 
 
 def _remove(services: Services, spec: JobSpec) -> int:

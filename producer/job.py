@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import RedisUnavailable, WaitTimeout
+from millrace.core.errors import (
+    CorruptRecord,
+    JobNotFound,
+    MillraceError,
+    RedisUnavailable,
+    WaitTimeout,
+)
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
-from millrace.producer.control import cancel, pause, resume, try_to_look_after
+from millrace.producer.control import cancel, look_after, pause, resume, try_to_look_after
 from millrace.producer.results import error_outcomes, outcomes
 
 log = get_logger(__name__)
@@ -111,6 +118,27 @@ class Job:
 
     def _directory(self) -> JobDirectory:
         return JobDirectory(self._services.stores, self._spec().directory)
+
+
+def newest_jobs(services: Services, limit: int) -> list[JobStatus]:
+    """The status of each of the newest jobs, newest first. One odd record hides no other.
+
+    Those that wait for their end are moved on, as `Job.status` does, until one of them cannot be:
+    what keeps one (its storage is away, say) would hold up the list for each of the others, too.
+    """
+    found, caring = list[JobStatus](), True
+    for job in services.jobs.recent_jobs(limit):
+        with suppress(JobNotFound, CorruptRecord):
+            snapshot = services.jobs.snapshot(job)
+            if caring and snapshot.needs_care:
+                try:
+                    look_after(services, job)
+                except MillraceError as error:
+                    log.warning("left to the workers to finalize", job=job, error=error.message)
+                    caring = False
+                snapshot = services.jobs.snapshot(job)
+            found.append(status_of(snapshot))
+    return found
 
 
 def _over(deadline: float | None) -> bool:

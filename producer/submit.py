@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -13,6 +13,7 @@ from millrace.core.errors import (
     JobConflict,
     JobNotFound,
     ModelNotFound,
+    ObjectNotFound,
     RedisUnavailable,
 )
 from millrace.core.job import JobSpec, Layout, Priority, new_job_id
@@ -206,14 +207,21 @@ def _begun(rows: Iterator[ManifestRow]) -> Iterator[ManifestRow]:
 def _write_spec(services: Services, spec: JobSpec) -> tuple[JobSpec, bool]:
     """Write `job.json`, or take the one that stands if it asks for the same."""
     directory = JobDirectory(services.stores, spec.directory)
+    with suppress(AlreadyExists):
+        # A worker that stood still while its job was deleted writes into the directory yet.
+        if not directory.is_littered():
+            directory.create_spec(spec)
+            return spec, True
     try:
-        directory.create_spec(spec)
-    except AlreadyExists:
         standing = directory.read_spec()
-        if standing.digest != spec.digest:
-            raise _conflict(spec.job_id) from None
-        return standing, False
-    return spec, True
+    except ObjectNotFound:
+        raise JobConflict(
+            f"{spec.directory} holds what another job left there",
+            hint="remove it, or choose another --job-id",
+        ) from None
+    if standing.digest != spec.digest:
+        raise _conflict(spec.job_id)
+    return standing, False
 
 
 def _conflict(job_id: str) -> JobConflict:

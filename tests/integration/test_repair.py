@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from millrace.core.topology import JobKeys
 from millrace.producer.job import Job
 from millrace.producer.submit import submit
 from tests.job_checks import check_job
-from tests.support import millrace, millrace_json, running_worker, write_pngs
+from tests.support import MILLRACE, millrace, millrace_json, running_worker, write_pngs
 
 IMAGES = 22
 CHUNK = 4
@@ -153,6 +155,32 @@ def test_only_what_is_missing_is_written(env: dict[str, str], here: Services, jo
     Job(here, "j").wait(60)
     assert {n for n, file in stands.items() if chunk(job, n).stat().st_ino == file} >= {0, 1, 3, 4}
     assert millrace_json("verify", str(job), env=env)["ok"]
+
+
+def test_of_several_repairs_at_once_one_makes_the_job_whole(
+    env: dict[str, str], here: Services, job: Path
+) -> None:
+    counts = Job(here, "j").status().counts
+    cut(job, here)
+    chunk(job, 5).unlink()
+    asked = [*MILLRACE, "verify", "j", "--repair"]
+    repairs = [
+        subprocess.Popen(
+            asked,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    said = [(repair.communicate(timeout=60)[0], repair.returncode) for repair in repairs]
+    assert {code for _, code in said} <= {0, 7}, said
+    assert any("images run again" in output for output, _ in said), said
+    assert all("Traceback" not in output for output, _ in said), said
+    ended = Job(here, "j").wait(60)
+    assert (ended.state, ended.counts) == ("completed_with_errors", counts)
+    assert millrace_json("verify", "j", env=env)["ok"]
 
 
 def test_a_whole_job_is_left_alone(env: dict[str, str], here: Services, job: Path) -> None:

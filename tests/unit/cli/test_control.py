@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
+import pty
+import subprocess
+import termios
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 
+from millrace.cli.command import confirm
 from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobSpec, JobState
 from millrace.core.services import Services
 from millrace.producer import Job
+from tests.support import MILLRACE
 from tests.unit.cli.conftest import Invoke
 from tests.unit.core.support import MODEL, a_worker
 from tests.unit.producer.support import listed_job, work
@@ -40,6 +51,38 @@ def ended(services: Services, spec: JobSpec) -> JobSpec:
     """It has ended; its first image and its fourth failed."""
     work(services, spec, 0, 1, 2, failing={0: "fetch/not_found", 3: "decode/bad_image"})
     return spec
+
+
+def on_a_terminal(*arguments: str, redis_url: str, typed: bytes) -> tuple[int, str]:
+    """The real command with a terminal of its own, where somebody types that when asked: its exit
+    code and what the terminal shows."""
+    here, there = pty.openpty()
+    with os.fdopen(here, "r+b", buffering=0) as keyboard:
+        command = subprocess.Popen(
+            [*MILLRACE, *arguments],
+            env={**os.environ, "MILLRACE_REDIS_URL": redis_url, "NO_COLOR": "1"},
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(there)
+        too_late = threading.Timer(60, command.kill)
+        too_late.start()
+        shown = b""
+        try:
+            if typed:
+                while b"[y/N]: " not in shown:
+                    shown += keyboard.read(1024)
+                keyboard.write(typed)
+            with suppress(OSError):  # nobody is at the other end any more
+                while more := keyboard.read(1024):
+                    shown += more
+            return command.wait(30), shown.decode().replace("\r\n", "\n")
+        finally:
+            too_late.cancel()
+            command.kill()
 
 
 def state(services: Services, job: str = "j") -> JobState:
@@ -190,39 +233,72 @@ def test_retry_says_what_it_is_to_run_again(
 # --- delete ---
 
 
-@pytest.mark.parametrize("typed", ["n\n", "\n", ""])
-@pytest.mark.parametrize("more", [(), ("--outputs",), ("--json",)], ids=str)
+@pytest.mark.parametrize("typed", [b"n\n", b"\n"], ids=repr)
+@pytest.mark.parametrize("more", [(), ("--outputs",)], ids=str)
 def test_delete_asks_and_takes_no_for_an_answer(
-    run: Invoke,
-    redis_url: str,
-    ended: JobSpec,
-    services: Services,
-    typed: str,
-    more: tuple[str, ...],
+    redis_url: str, ended: JobSpec, services: Services, typed: bytes, more: tuple[str, ...]
 ) -> None:
-    said = run("delete", "j", *more, redis_url=redis_url, typed=typed)
-    assert said.code == 1
-    assert "deleted" not in said.out
+    code, shown = on_a_terminal("delete", "j", *more, redis_url=redis_url, typed=typed)
+    assert code == ExitCode.INTERRUPTED
     what = f"{ended.directory} and all in it" if "--outputs" in more else "the record of j"
-    assert f"Delete {what}?" in said.err
+    assert f"Delete {what}? [y/N]: " in shown
+    assert shown.splitlines()[-1] == "millrace: nothing was deleted"
     assert state(services) is JobState.COMPLETED_WITH_ERRORS
     assert Path(ended.directory.root, "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize(
-    ("more", "typed"), [((), "y\n"), (("--yes",), None), (("-y",), None)], ids=str
-)
-def test_delete_forgets_the_job_and_keeps_its_results(
-    run: Invoke,
-    redis_url: str,
-    ended: JobSpec,
-    services: Services,
-    more: tuple[str, ...],
-    typed: str | None,
+def test_ctrl_c_and_the_end_of_input_are_no_yes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = run("delete", "j", *more, redis_url=redis_url, typed=typed)
-    assert said.code == 0
-    assert said.out.endswith("deleted j\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(typer.Exit) as ended:
+        confirm("Delete it?", otherwise="nothing was deleted")
+    assert ended.value.exit_code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err.endswith("\nmillrace: nothing was deleted\n")
+
+
+def test_delete_asks_and_does_as_it_is_told(
+    redis_url: str, ended: JobSpec, services: Services
+) -> None:
+    code, shown = on_a_terminal("delete", "j", redis_url=redis_url, typed=b"y\n")
+    assert (code, shown.splitlines()[-1]) == (0, "deleted j")
+    assert services.jobs.recent_jobs(10) == []
+
+
+def test_of_a_job_under_way_it_is_not_asked_first(redis_url: str, spec: JobSpec) -> None:
+    code, shown = on_a_terminal("delete", "j", redis_url=redis_url, typed=b"")
+    assert code == ExitCode.CONFLICT
+    assert shown.startswith("millrace: job j is running")
+    assert "Delete" not in shown
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--outputs",)], ids=str)
+def test_delete_does_not_ask_where_nobody_can_answer(
+    run: Invoke, redis_url: str, ended: JobSpec, services: Services, more: tuple[str, ...]
+) -> None:
+    said = run("delete", "j", *more, redis_url=redis_url, typed="y\n")
+    assert (said.code, said.out) == (ExitCode.USAGE, "")
+    (line,) = said.err.splitlines()
+    assert "add --yes" in line
+    if "--json" in more:
+        assert json.loads(line)["error"]["code"] == "usage"
+    assert state(services) is JobState.COMPLETED_WITH_ERRORS
+
+
+def test_delete_for_scripts_does_not_ask_on_a_terminal_either(
+    redis_url: str, ended: JobSpec, services: Services
+) -> None:
+    code, shown = on_a_terminal("delete", "j", "--json", redis_url=redis_url, typed=b"")
+    assert code == ExitCode.USAGE
+    assert json.loads(shown)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize("yes", ["--yes", "-y"])
+def test_delete_forgets_the_job_and_keeps_its_results(
+    run: Invoke, redis_url: str, ended: JobSpec, services: Services, yes: str
+) -> None:
+    said = run("delete", "j", yes, redis_url=redis_url)
+    assert (said.code, said.out) == (0, "deleted j\n")
     assert services.jobs.recent_jobs(10) == []
     assert Path(ended.directory.root, "_SUCCESS").exists()
 

@@ -10,7 +10,7 @@ import pytest
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
-from millrace.core.locks import producing
+from millrace.core.locks import producing, rebuilding
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.producer import Job
@@ -52,6 +52,19 @@ def test_a_lost_job_is_restored_from_its_directory(
     assert shown == Job(services, "j").status().model_dump(mode="json")
     assert (shown["counts"]["succeeded"], shown["counts"]["pending"]) == (2, 4)
     assert services.queue.waiting(lost.queue) == {("j", 0), ("j", 2)}
+
+
+def test_a_job_that_is_being_repaired_is_not_resumed(
+    run: Invoke, redis_url: str, services: Services, tmp_path: Path
+) -> None:
+    listed_job(services, tmp_path)
+    pause(services, "j")
+    with rebuilding(services.redis, "j"):
+        said = run("resume", "j", redis_url=redis_url)
+        assert said.code == ExitCode.CONFLICT
+        assert said.err.startswith("millrace: job j is being repaired; it cannot be resumed\n")
+        assert Job(services, "j").status().state is JobState.PAUSED
+    assert run("resume", "j", redis_url=redis_url).code == 0
 
 
 def test_its_directory_may_be_a_path(run: Invoke, redis_url: str, lost: JobSpec) -> None:

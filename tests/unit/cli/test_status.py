@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from millrace.cli.embedded_server import free_port
-from millrace.core.errors import ExitCode
+from millrace.core.errors import ExitCode, StorageUnavailable
 from millrace.core.fleet import WorkerInfo
 from millrace.core.job import JobSpec, JobState
+from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer import Job
 from tests.unit.cli.conftest import Invoke
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
+from tests.unit.producer.support import listed_job
 
 
 @pytest.fixture
@@ -108,6 +110,47 @@ def test_a_job_without_a_record_hides_no_other(
     said = run("jobs", "--json", redis_url=redis_url)
     assert (said.code, said.err) == (0, "")
     assert [job["job_id"] for job in json.loads(said.out)] == ["well"]
+
+
+def overdue(services: Services, output: Path, *names: str) -> None:
+    """Jobs whose deadline is over, and nobody has looked."""
+    for name in names:
+        listed_job(services, output, job_id=name)
+        services.redis.raw.hset(JobKeys(name).record, "deadline_ms", 1)
+
+
+def test_the_list_tells_of_a_job_what_its_status_tells(
+    run: Invoke, redis_url: str, services: Services, tmp_path: Path
+) -> None:
+    overdue(services, tmp_path, "j")
+    (shown,) = json.loads(run("jobs", "--json", redis_url=redis_url).out)
+    assert (shown["state"], shown["reason"]) == ("expired", "deadline_exceeded")
+    assert shown == Job(services, "j").status().model_dump(mode="json")
+    assert JobDirectory(services.stores, services.jobs.spec("j").directory).read_summary()
+
+
+def test_a_job_that_cannot_be_ended_breaks_no_list_and_is_tried_once(
+    run: Invoke,
+    redis_url: str,
+    services: Services,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    overdue(services, tmp_path, "a", "b", "c")
+    tried = list[str]()
+
+    def away(self: JobDirectory, spec: JobSpec) -> None:
+        tried.append(spec.job_id)
+        raise StorageUnavailable("503")
+
+    monkeypatch.setattr(JobDirectory, "confirm", away)
+    said = run("jobs", "--json", redis_url=redis_url)
+    shown = {job["job_id"]: job["state"] for job in json.loads(said.out)}
+    assert said.code == 0
+    assert len(tried) == 1
+    assert "503" in said.err
+    assert sorted(shown) == ["a", "b", "c"]
+    assert shown[tried[0]] == "finalizing"
 
 
 def test_no_jobs_and_no_workers_say_so(run: Invoke, redis_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from millrace.core.errors import JobConflict
-from millrace.core.locks import finalizing, producing
+from millrace.core.locks import finalizing, producing, rebuilding
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 
@@ -36,6 +36,24 @@ def test_one_process_finalizes_at_a_time(services: Services) -> None:
             assert third is None
     with finalizing(services.redis, "job") as again:
         assert again is not None
+
+
+def test_nobody_finalizes_while_the_record_is_made_anew(services: Services) -> None:
+    with rebuilding(services.redis, "job") as still_ours:
+        assert still_ours()
+        with finalizing(services.redis, "job") as keep:
+            assert keep is None
+        with pytest.raises(JobConflict, match="repaired or ended by another process"):
+            rebuilding(services.redis, "job").__enter__()
+        services.redis.raw.set(JobKeys("job").finalizer, "somebody else")
+        assert not still_ours()
+    assert services.redis.raw.get(JobKeys("job").finalizer) == b"somebody else"
+
+
+def test_a_finalizer_that_is_about_to_let_go_is_waited_for(services: Services) -> None:
+    services.redis.raw.set(JobKeys("job").finalizer, "somebody else", px=300)
+    with rebuilding(services.redis, "job") as still_ours:
+        assert still_ours()
 
 
 def test_a_finalizer_that_fails_gives_the_lock_back(services: Services) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from millrace.core import periodic
 from millrace.core.errors import MillraceError
 from millrace.core.periodic import Periodic
 from tests.support import capture_logs, wait_until
@@ -17,12 +18,12 @@ WITHIN_S = 20
 
 @contextmanager
 def running(action: Callable[[], object], every_s: float) -> Iterator[None]:
-    periodic = Periodic("errand", every_s, action)
-    periodic.start()
+    thread = Periodic("errand", every_s, action)
+    thread.start()
     try:
         yield
     finally:
-        periodic.stop()
+        thread.stop()
 
 
 def test_it_begins_at_once() -> None:
@@ -47,7 +48,41 @@ def test_a_failure_is_not_the_end(error: Exception) -> None:
 
     with capture_logs() as logs, running(fail, every_s=0.001):
         wait_until(lambda: len(times) >= 3, WITHIN_S)
-    assert {entry["event"] for entry in logs} == {"errand failed"}
+    assert [entry["event"] for entry in logs] == ["errand failed"]
+
+
+@pytest.mark.parametrize("quiet_s", [0, 3600])
+def test_a_failure_that_lasts_is_told_now_and_then_and_so_is_its_end(
+    monkeypatch: pytest.MonkeyPatch, quiet_s: float
+) -> None:
+    monkeypatch.setattr(periodic, "QUIET_S", quiet_s)
+    times: list[int] = []
+
+    def fail_at_first() -> None:
+        times.append(1)
+        if len(times) in (1, 2, 3, 5):
+            raise MillraceError("no")
+
+    with capture_logs() as logs, running(fail_at_first, every_s=0.001):
+        wait_until(lambda: len(times) >= 8, WITHIN_S)
+    again = 1 if quiet_s else 3
+    assert [entry["event"] for entry in logs] == [
+        *(["errand failed"] * again),
+        "errand works again",
+        "errand failed",
+        "errand works again",
+    ]
+    assert logs[0]["error"] == "no"
+
+
+def test_a_mistake_is_told_with_where_it_is() -> None:
+    def mistake() -> None:
+        raise ValueError("a mistake")
+
+    with capture_logs() as logs, running(mistake, every_s=3600):
+        wait_until(lambda: logs, WITHIN_S)
+    assert logs[0]["log_level"] == "error"
+    assert "a mistake" in str(logs[0]["exc_info"])
 
 
 def test_stopping_waits_for_what_is_under_way_and_for_nothing_else() -> None:
@@ -58,10 +93,10 @@ def test_stopping_waits_for_what_is_under_way_and_for_nothing_else() -> None:
         assert go_on.wait(WITHIN_S)
         over.set()
 
-    periodic = Periodic("errand", 3600, action)
-    periodic.start()
+    thread = Periodic("errand", 3600, action)
+    thread.start()
     assert begun.wait(WITHIN_S)
-    stopping = threading.Thread(target=periodic.stop)
+    stopping = threading.Thread(target=thread.stop)
     stopping.start()
     assert not over.is_set()
     go_on.set()

@@ -124,7 +124,9 @@ def test_all_the_keys_of_a_job_are_known() -> None:
     """Those that are there and not among them would outlive the job."""
     keys = JobKeys("j")
     properties = {name for name, what in vars(JobKeys).items() if isinstance(what, property)}
-    assert sorted(keys.all) == sorted(getattr(keys, name) for name in properties - {"all"})
+    single = properties - {"all", "contents"}
+    assert sorted(keys.all) == sorted(getattr(keys, name) for name in single)
+    assert set(keys.all) - set(keys.contents) == {keys.finalizer, keys.producer}
 
 
 def test_the_keys_of_a_queue_differ() -> None:

@@ -196,17 +196,6 @@ def test_a_job_that_runs_is_refused(services: Services, tmp_path: Path) -> None:
     assert (known(services), contents(spec)) == (before, files)
 
 
-def test_a_job_that_goes_on_meanwhile_is_refused(services: Services, tmp_path: Path) -> None:
-    spec = listed_job(services, tmp_path)
-    work(services, spec, 0, 1)
-    pause(services, "j")
-    object_of(spec, 1).unlink()
-    before, directory = known(services), directory_of(services, spec)
-    with pytest.raises(JobConflict, match="job j is running"):
-        repair(services, directory, verify(services, directory), lambda _: resume(services, "j"))
-    assert known(services) == before
-
-
 def test_nothing_is_removed_if_storage_goes_away(
     services: Services, ended: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
