@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -392,3 +393,29 @@ def test_closing_ends_the_threads() -> None:
         assert any(name.startswith("fetch") for name in started)
         assert any(name.startswith("decode") for name in started)
     assert set(threading.enumerate()) <= before
+
+
+def test_under_load_batches_are_full() -> None:
+    """Chunks of no multiple of the batch, some images missing: their ends are merged."""
+    sizes: list[int] = []
+
+    def predict(batch: Batch) -> npt.NDArray[np.float32]:
+        sizes.append(len(batch))
+        return echo(batch)
+
+    def some(row: ManifestRow) -> bytes:
+        if int(row.key) % 11 == 0:
+            raise ObjectNotFound("gone")
+        return fetch(row)
+
+    limits = BatchLimits(16, max_delay_s=3600)
+    batcher = MicroBatcher(predict, limits)
+    batcher.start()
+    pipeline = Pipeline(decode, batcher, Threads(fetch=16, decode=2, in_flight=4 * 16 + 16))
+    with ThreadPoolExecutor(3) as slots:
+        chunks = slots.map(lambda _: pipeline.run(rows(93), some), range(12))
+        predicted = sum(image.error is None for images in chunks for image in images)
+    pipeline.close()
+    batcher.stop()
+    assert sum(sizes) == predicted == 12 * (93 - 9)
+    assert predicted / (len(sizes) * limits.size) >= 0.95
