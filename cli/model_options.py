@@ -57,7 +57,7 @@ def crew_options(processes: str, options: dict[str, Any]) -> int:
 
     print("millrace: finding how to share the cores", file=sys.stderr)
     split = best_split(WorkerOptions.load(**options), worker_environment(options))
-    rate = f"{split.images_per_s:g} images/s when measured"
+    rate = f"{split.images_per_s:g} images/s" if split.images_per_s else "nothing measured"
     print(f"millrace: {split.processes} x {split.threads} threads, {rate}", file=sys.stderr)
     return split.processes
 

@@ -105,7 +105,7 @@ class MicroBatcher:
     def submit(self, image: npt.NDArray[np.uint8], on_result: OnResult) -> None:
         """Take one image that was expected; `on_result` is called from the batcher's thread.
 
-        All images have the shape and dtype of the first: one that has not gets a ValueError.
+        All images have the shape of the first: one that has not gets a ValueError at once.
         """
         with self._room:
             self._room.wait_for(lambda: self._filling or self._free or self._buffers < BUFFERS)
@@ -171,7 +171,7 @@ class MicroBatcher:
                 if self._full and not self._full[0].unwritten:
                     return self._full.popleft()
                 patience = self._patience()
-                if patience == 0.0 and self._filling:
+                if patience == 0.0:
                     self._close()
                 elif self._stopping and not self._full and not self._filling:
                     return None

@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 def load_predictor(bundle: Bundle, tuning: Tuning) -> Predictor:
     """The model in the engine asked for. Raises ModelError, MissingExtra."""
-    why = f"--engine {tuning.engine}"
+    why = "it was asked for"
     if tuning.engine is not EngineName.TENSORFLOW:
         against = _against_openvino(tuning) if tuning.engine is EngineName.AUTO else None
         if against is None:
@@ -23,6 +23,8 @@ def load_predictor(bundle: Bundle, tuning: Tuning) -> Predictor:
 
             try:
                 model = OpenVINOModel(bundle, tuning)
+                if tuning.engine is EngineName.AUTO:
+                    why = "it is installed, and takes the model"
                 log.info("the engine is OpenVINO", precision=str(tuning.precision), why=why)
                 return model
             except ModelError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.core.bundle import Bundle
@@ -14,10 +13,8 @@ from millrace.worker.heads import Head, make_head
 from millrace.worker.images import ImageDecoder
 from millrace.worker.options import WorkerOptions
 from millrace.worker.pipeline import Pipeline, Threads
-from millrace.worker.predictor import OutOfMemoryError, Pixels, Scores
+from millrace.worker.predictor import OutOfMemoryError
 from millrace.worker.tuning import Precision
-
-Predict = Callable[[Pixels], Scores]
 
 
 class Inference:
@@ -30,8 +27,9 @@ class Inference:
         self.predictor = load_predictor(bundle, options.tuning)
         self.head: Head = make_head(bundle, self.predictor.output_shape)
         self.batch_size = warm_up(self.predictor, options.batch_size)
+        self._agreement = self._compared(options)
         self.batcher = MicroBatcher(
-            self._predict(options),
+            (self._agreement or self.predictor).predict,
             BatchLimits(self.batch_size, options.max_delay_ms / 1000),
             out_of_memory=OutOfMemoryError,
         )
@@ -46,14 +44,16 @@ class Inference:
         )
         self.batcher.start()
 
-    def _predict(self, options: WorkerOptions) -> Predict:
+    def _compared(self, options: WorkerOptions) -> Agreement | None:
         if options.precision is Precision.FLOAT32:
-            return self.predictor.predict
+            return None
         exact = replace(options.tuning, engine=self.predictor.engine, precision=Precision.FLOAT32)
         reference = load_predictor(self.predictor.bundle, exact)
-        return Agreement(self.predictor, reference).predict
+        return Agreement(self.predictor, reference)
 
     def close(self) -> None:
         """End the pipeline that feeds the batcher, then the batcher. Nothing may be running."""
         self.pipeline.close()
         self.batcher.stop()
+        if self._agreement is not None:
+            self._agreement.close()

@@ -7,6 +7,7 @@ TensorFlow's engine may still run it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,46 +15,60 @@ import numpy as np
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Channels
-from millrace.core.errors import MissingExtra, ModelError
-from millrace.core.log import get_logger
+from millrace.core.errors import ExitCode, MissingExtra, ModelError
 from millrace.core.saved_model_tags import tag_sets
-from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores
-from millrace.worker.tuning import EngineName, Precision, Tuning
-
-log = get_logger(__name__)
+from millrace.worker.exits import fail
+from millrace.worker.predictor import Pixels, Predictor, Scores, tensor_name
+from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
 DEFAULT_SIGNATURE = "serving_default"
 """The one signature that OpenVINO follows."""
 
 _TYPES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
-_PLAIN = Tuning()
 
 
 class OpenVINOModel(Predictor):
-    """A compiled model with one stream, on the CPU."""
+    """A compiled model with one stream, on the CPU.
+
+    A prediction that fails ends the process, for what OpenVINO 2026.4 answers after a failure may
+    belong to other images, even from the model compiled anew; the supervisor starts another.
+    """
 
     engine = EngineName.OPENVINO
 
-    def __init__(self, bundle: Bundle, tuning: Tuning = _PLAIN) -> None:
+    def __init__(self, bundle: Bundle, tuning: Tuning = PLAIN) -> None:
         """Read by the card's tags and compile. Raises ModelError, MissingExtra."""
         super().__init__(bundle, tuning)
         self._ov = _load_openvino()
+        self._loaded = False
         if tuning.device.startswith("gpu"):
             raise ModelError("OpenVINO is used on CPUs here", hint="--engine tensorflow for a GPU")
-        with self._as_model_errors():
-            model = self._normalised(self._read())
-            self._request = self._compile(model).create_infer_request()
-            self.predict(self.zeros(1))
+        # OpenVINO gives the thread that compiles a stack for signal handlers, and takes its memory
+        # back with the model: where signals are handled the next one would end the process.
+        with self._as_model_errors(), ThreadPoolExecutor(1, "openvino") as aside:
+            aside.submit(self._load).result()
+        self._loaded = True
+
+    def _load(self) -> None:
+        self._request = self._compile(self._normalised(self._read()))
+        self._try_out()
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
-            # Fed where it lies, if OpenVINO can; the answer is overwritten by the next one.
-            shared = pixels.flags.c_contiguous and pixels.flags.writeable
-            self._request.set_input_tensor(self._ov.Tensor(pixels, shared_memory=shared))
-            self._request.infer()
-            return np.array(self._request.get_output_tensor().data, np.float32)
+            self._request.infer([pixels])
         except RuntimeError as error:
-            raise _runtime_error(self.bundle.card.name, error) from error
+            failure = ModelError(f"{self.bundle.card.name}: {_line(error)}")
+            if not self._loaded:
+                raise failure from error
+            failure.exit_code = ExitCode.INTERNAL  # another process may fare better
+            fail(failure)
+        # The request's own answer is overwritten by the next one.
+        return np.array(self._request.get_output_tensor().data, np.float32)
+
+    def _fix_batch(self, size: int | None, why: str = "") -> None:
+        if why:
+            raise ModelError(why)
+        super()._fix_batch(size)
 
     def _read(self) -> Any:
         """The card's graph with one input and one output."""
@@ -75,14 +90,14 @@ class OpenVINOModel(Predictor):
         model = frontend.convert(read)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ModelError(f"{len(model.inputs)} inputs and {len(model.outputs)} outputs")
-        if card.input_op and _tensor(card.input_op) not in model.inputs[0].names:
+        if card.input_op and tensor_name(card.input_op) not in model.inputs[0].names:
             # Or it does, under the name that a signature gives it; TensorFlow can tell.
             raise ModelError(f"the output does not depend on {card.input_op!r}")
         self._check_input(model.inputs[0])
         return model
 
     def _place(self, read: Any, operation: str) -> Any:
-        place = read.get_place_by_tensor_name(_tensor(operation))
+        place = read.get_place_by_tensor_name(tensor_name(operation))
         if place is None:
             raise ModelError(f"{self.bundle.path} has no operation {operation!r}")
         return place
@@ -98,10 +113,7 @@ class OpenVINOModel(Predictor):
         if have not in (self._ov.Type.f32, self._ov.Type.u8):
             raise ModelError(f"{self.bundle.card.name}: input of {have}")
         if shape.rank.is_static and shape[0].is_static:
-            self.batch_limit = shape[0].get_length()
-            log.warning(
-                "the model's batch size is fixed; it runs slower", batch_size=self.batch_limit
-            )
+            self._fix_batch(shape[0].get_length())
 
     def _normalised(self, model: Any) -> Any:
         """The model behind a uint8 input and the card's normalisation."""
@@ -135,6 +147,7 @@ class OpenVINOModel(Predictor):
         return model
 
     def _compile(self, model: Any) -> Any:
+        """A request of the compiled model."""
         threads = self.tuning.threads
         options = {
             "INFERENCE_PRECISION_HINT": _TYPES[self.tuning.precision],
@@ -143,7 +156,7 @@ class OpenVINOModel(Predictor):
             "ENABLE_CPU_PINNING": False,
             **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         }
-        return self._ov.Core().compile_model(model, "CPU", options)
+        return self._ov.Core().compile_model(model, "CPU", options).create_infer_request()
 
     @contextmanager
     def _as_model_errors(self) -> Iterator[None]:
@@ -169,19 +182,8 @@ def _load_openvino() -> Any:
     return openvino
 
 
-def _tensor(operation: str) -> str:
-    return operation if ":" in operation else f"{operation}:0"
-
-
 def _each(numbers: tuple[float, ...], channels: Channels) -> list[float]:
     return list(numbers) * (channels.depth // len(numbers))
-
-
-def _runtime_error(name: str, error: RuntimeError) -> Exception:
-    text = str(error)
-    if "bad_alloc" in text or "allocate" in text:
-        return OutOfMemoryError(text)
-    return ModelError(f"{name}: {_line(error)}")
 
 
 def _line(error: Exception) -> str:

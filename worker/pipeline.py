@@ -177,7 +177,10 @@ class Pipeline:
                 image.scores = answer
                 self._done(countdown)
 
-        self._batcher.submit(pixels, on_result)
+        try:
+            self._batcher.submit(pixels, on_result)
+        except Exception as error:  # no memory for another buffer, say
+            self._withdraw(image, as_item_error(error, Stage.INFER), countdown)
 
     def _withdraw(self, image: Image, error: ItemError, countdown: _Countdown) -> None:
         self._batcher.expect(-1)

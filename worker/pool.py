@@ -25,18 +25,17 @@ class ChunkPool(thread.TaskPool):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._taken = self._entering = 0
+        self._entering = 0
         self._lock = threading.Lock()
 
     @property
     def num_processes(self) -> int:
-        """How many chunks may be in hand now; Celery asks before it takes a message."""
+        """Celery takes a message only while fewer than so many are in hand."""
         with self._lock:
-            return self._taken if self._entering else int(self.limit)
+            return 0 if self._entering else int(self.limit)
 
     def on_apply(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._lock:
-            self._taken += 1
             self._entering += 1
         chunk = _Chunk(self)
 
@@ -48,11 +47,14 @@ class ChunkPool(thread.TaskPool):  # type: ignore[misc]
         result.f.add_done_callback(lambda _: chunk.end())
         return result
 
-    def changed(self, *, taken: int = 0, entering: int = 0) -> None:
-        """Count, and wake the event loop: it looks for free slots on every turn."""
+    def entered(self) -> None:
+        """One chunk fewer is entering."""
         with self._lock:
-            self._taken += taken
-            self._entering += entering
+            self._entering -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """The event loop looks for free slots on every turn."""
         loop = get_event_loop()
         if loop is not None:
             loop.call_soon(_nothing)
@@ -68,11 +70,11 @@ class _Chunk:
     def enter(self) -> None:
         if self._entering:
             self._entering = False
-            self._pool.changed(entering=-1)
+            self._pool.entered()
 
     def end(self) -> None:
         self.enter()
-        self._pool.changed(taken=-1)
+        self._pool.wake()
 
 
 def all_under_way() -> None:

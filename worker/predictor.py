@@ -10,10 +10,22 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.errors import ModelError
+from millrace.core.log import get_logger
 from millrace.worker.tuning import EngineName, Tuning
+
+log = get_logger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
+
+
+ALIKE = 0.05
+"""How far answers may lie apart for rounding, in bfloat16 too; of the largest."""
+
+
+def tensor_name(operation: str) -> str:
+    """`input_1` is the first output of the operation, `input_1:1` the second."""
+    return operation if ":" in operation else f"{operation}:0"
 
 
 class OutOfMemoryError(Exception):
@@ -55,6 +67,29 @@ class Predictor(ABC):
     def zeros(self, size: int) -> Pixels:
         """A batch of black images."""
         return np.zeros((size, *self.input_shape), np.uint8)
+
+    def _try_out(self) -> None:
+        """Run it, for loading does not find out whether a model runs: with an image alone, and
+        with two together, for some hide a batch of one behind a free dimension, or mix the
+        images of a batch up. Raises ModelError."""
+        two = np.random.default_rng(2).integers(0, 256, (2, *self.input_shape), np.uint8)
+        alone = np.concatenate([self.predict(two[:1]), self.predict(two[1:])])
+        if self.batch_limit is not None:
+            return
+        try:
+            together = self.predict(two)
+        except ModelError as error:
+            self._fix_batch(1, error.message)
+            return
+        apart = ALIKE * float(np.abs(alone).max(initial=0.0))
+        if not np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
+            self._fix_batch(1, "two images together are answered otherwise than alone")
+
+    def _fix_batch(self, size: int | None, why: str = "") -> None:
+        """Predict in batches of this size. `why`, if the model only hides that it must be."""
+        self.batch_limit = size
+        if size is not None:
+            log.warning("the model's batch size is fixed; it runs slower", batch_size=size)
 
     @abstractmethod
     def _run(self, pixels: Pixels) -> Scores:

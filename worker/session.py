@@ -17,15 +17,14 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
-from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores
-from millrace.worker.tuning import EngineName, Precision, Tuning
+from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores, tensor_name
+from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
 log = get_logger(__name__)
 
 
 _Call = Callable[[Pixels], Scores]
 _Shape = tuple[int | None, ...]
-_PLAIN = Tuning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Session(Predictor):
 
     engine = EngineName.TENSORFLOW
 
-    def __init__(self, bundle: Bundle, tuning: Tuning = _PLAIN) -> None:
+    def __init__(self, bundle: Bundle, tuning: Tuning = PLAIN) -> None:
         """Load by the card's tags and freeze. Raises ModelError, MissingExtra.
 
         A model that does not run frozen (lookup tables, say) runs as it is, slower, and the
@@ -53,19 +52,20 @@ class Session(Predictor):
         """
         super().__init__(bundle, tuning)
         if tuning.xla:
-            os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"  # read once, by the import
+            flags = (os.environ.get("TF_XLA_FLAGS", ""), "--tf_xla_cpu_global_jit")
+            os.environ["TF_XLA_FLAGS"] = " ".join(flags).strip()  # read once, by the import
         self._tf = load_tensorflow()
         self._config = session_config(self._tf, tuning)
         with self._as_model_errors("cannot be used"):
             loaded = self._load()
-            self.batch_limit = loaded.batch
+            self._fix_batch(loaded.batch)
             try:
                 self._call, self.output_shape = self._frozen(loaded)
-                self.predict(self.zeros(1))  # loading does not find out whether a model runs
+                self._try_out()
                 loaded.session.close()
             except ModelError as error:
                 self._call, self.output_shape = self._as_it_is(loaded)
-                self.predict(self.zeros(1))
+                self._try_out()
                 log.warning("the model runs unfrozen, which is slower", why=error.message)
 
     def _run(self, pixels: Pixels) -> Scores:
@@ -114,7 +114,7 @@ class Session(Predictor):
         return given.name, answered.name
 
     def _tensor_of(self, graph: Any, operation: str) -> str:
-        name = operation if ":" in operation else f"{operation}:0"
+        name = tensor_name(operation)
         try:
             graph.get_tensor_by_name(name)
         except (KeyError, ValueError):
@@ -138,10 +138,7 @@ class Session(Predictor):
             )
         if tensor.dtype not in (self._tf.float32, self._tf.uint8):
             raise ModelError(f"{self.bundle.card.name}: input of {tensor.dtype.name}")
-        batch: int | None = dims[0] if dims else None
-        if batch is not None:
-            log.warning("the model's batch size is fixed; it runs slower", batch_size=batch)
-        return batch
+        return dims[0] if dims else None
 
     def _frozen(self, loaded: _Loaded) -> tuple[_Call, _Shape]:
         """The model with its variables as constants, behind a uint8 input."""

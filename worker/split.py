@@ -1,6 +1,6 @@
 """How a machine's cores are best shared out: many processes of few threads, or the reverse.
 
-What was found is kept on disk, for the same model, engine and machine find the same.
+What was found is kept on disk, for the same model, options, versions and host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import orjson
@@ -50,8 +50,10 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
         log.info("known how to share the cores", **asdict(known))
         return known
     found: list[Split] = []
+    failed = False
     for processes in _candidates():
         rate = _measure(processes, environment)
+        failed = rate is None
         if rate is None:
             break  # not enough memory, most likely; more processes will not do either
         found.append(Split(processes, threads_each(processes), round(rate, 2)))
@@ -60,9 +62,8 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     for split in found:
         if split.images_per_s > best.images_per_s * WORTH:
             best = split
-    if found:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(orjson.dumps({"best": asdict(best), "tried": [asdict(s) for s in found]}))
+    if not failed:
+        _write(kept, best, found)
     return best
 
 
@@ -112,11 +113,26 @@ def _place(options: WorkerOptions, environment: Mapping[str, str]) -> Path:
         "options": options.model_dump(mode="json"),
         "models": environment.get("MILLRACE_MODELS") or os.environ.get("MILLRACE_MODELS"),
         "cores": len(os.sched_getaffinity(0)),
-        "machine": os.uname().machine,
-        "millrace": version("millrace"),
+        "host": os.uname().nodename,
+        "versions": [_version(name) for name in ("millrace", "tensorflow", "openvino")],
     }
     name = hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
     return Path(options.cache) / "splits" / f"{name}.json"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _write(path: Path, best: Split, tried: list[Split]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(orjson.dumps({"best": asdict(best), "tried": [asdict(s) for s in tried]}))
+    except OSError as error:
+        log.warning("cannot keep how to share the cores", error=str(error))
 
 
 def _read(path: Path) -> Split | None:

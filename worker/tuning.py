@@ -40,6 +40,9 @@ class Tuning:
     """The share of a GPU's memory to take; None lets it grow as needed."""
 
 
+PLAIN = Tuning()
+
+
 def gpus() -> int:
     """How many NVIDIA GPUs this process may use, as far as can be seen without a driver."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -52,8 +52,8 @@ def test_the_fastest_split_is_measured_once(
 def test_what_was_kept_and_damaged_is_measured_again(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = {1: 100.0, 2: 102.0, 4: 110.0, 8: None}
-    monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4, 8])
+    rates = {1: 100.0, 2: 102.0, 4: 110.0}
+    monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4])
     monkeypatch.setattr(split, "_measure", lambda processes, _: rates[processes])
     # Twice the processes are not worth two images a second more; four times are worth ten.
     assert best_split(options_of(environment), environment).processes == 4
@@ -61,6 +61,25 @@ def test_what_was_kept_and_damaged_is_measured_again(
     file.write_bytes(b"{")
     rates[4] = 101.0
     assert best_split(options_of(environment), environment).processes == 1
+
+
+def test_a_split_that_fails_is_not_taken_and_nothing_is_kept(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {1: 100.0, 2: 150.0, 4: None}
+    monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4])
+    monkeypatch.setattr(split, "_measure", lambda processes, _: rates[processes])
+    assert best_split(options_of(environment), environment).processes == 2
+    assert not kept(environment)
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_next_measurement(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setattr(split, "_candidates", lambda: [1])
+    monkeypatch.setattr(split, "_measure", lambda *_: 100.0)
+    assert best_split(options_of(environment), environment).images_per_s == 100
 
 
 def test_a_model_that_does_not_load_is_left_to_one_process_which_says_why(

@@ -56,7 +56,7 @@ def test_what_is_no_option_of_a_worker_is_left_out() -> None:
         "model": "m",
         "saved_model": "",
         "name": "",
-        "batch_size": 4,
+        "batch_size": "4",
         "log_level": "warning",
     }
     options = given("worker", "--model", "m", "--redis-url", "redis://h/0", "--models", "repo")

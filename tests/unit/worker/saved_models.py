@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,22 @@ class Workshop:
 
     def of_one_image(self, path: Path) -> SavedModel:
         return self._graph(path, batch=1)
+
+    def of_a_hidden_one(self, path: Path) -> SavedModel:
+        """Its batch dimension is free, and its graph takes one image all the same."""
+        tf = self.tf
+
+        def call(x: Any) -> Any:
+            return self._softmax(tf.reshape(x, [1, SIDE, SIDE, 3]))
+
+        model = self._function(path, self._floats(), call)
+        one = model.direct
+        return replace(
+            model,
+            direct=lambda pixels: np.concatenate(
+                [one(pixels[n : n + 1]) for n in range(len(pixels))]
+            ),
+        )
 
     def of_four_images(self, path: Path) -> SavedModel:
         return self._graph(path, batch=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from pathlib import Path
 
@@ -88,11 +89,12 @@ def refused(model: SavedModel, **facts: object) -> str:
         ("by_operations", {"input_op": "inferenceLayer/Softmax", "output_op": "input_1"}, ""),
         ("scaled_by_tf", {"signature": "predict"}, "'predict'"),
         ("of_two_outputs", {"signature": "both", "input_op": None, "output_op": None}, "'both'"),
+        ("of_a_hidden_one", {}, "Reshape"),
+        ("answering_one_row", {}, "2 images in, output of"),
         ("of_two_outputs", {}, "does not depend"),
         ("of_any_size", {"height": 7, "width": 9}, ""),
         ("of_doubles", {}, "input of"),
         ("of_vectors", {}, "the card says"),
-        ("answering_one_row", {}, "2 images in, output of"),
     ],
 )
 def test_what_it_cannot_take_is_refused(
@@ -110,3 +112,23 @@ def test_what_is_damaged_is_refused(file: str, keep: int, made: Workshop, tmp_pa
     (target,) = (path / "variables").glob("*.data-*") if file == "variables" else [path / file]
     target.write_bytes(target.read_bytes()[:keep])
     assert str(path) in refused(SavedModel(path, whole.facts, whole.direct))
+
+
+class Stack(ctypes.Structure):
+    """`stack_t` of <signal.h>."""
+
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def signal_stack() -> int | None:
+    """Where this thread's signal handlers run, if not on its own stack."""
+    found = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    place: int | None = found.sp
+    return place
+
+
+def test_signals_are_handled_in_memory_that_outlives_the_model(made: Workshop) -> None:
+    before = signal_stack()
+    OpenVINOModel(made("scaled_by_tf").bundle()).predict(PIXELS)
+    assert signal_stack() == before

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -419,3 +420,19 @@ def test_under_load_batches_are_full() -> None:
     batcher.stop()
     assert sum(sizes) == predicted == 12 * (93 - 9)
     assert predicted / (len(sizes) * limits.size) >= 0.95
+
+
+def test_an_image_that_finds_no_room_is_an_error_of_its_own() -> None:
+    class Full(MicroBatcher):
+        def submit(self, image: Batch, on_result: Any) -> None:
+            raise MemoryError("no buffer")
+
+    batcher = Full(echo, BatchLimits(4, 0.001))
+    batcher.start()
+    pipeline = Pipeline(decode, batcher, THREADS)
+    images = pipeline.run(rows(3), fetch)
+    pipeline.close()
+    batcher.stop()
+    assert [(image.error.stage, image.error.code) for image in images if image.error] == [
+        (Stage.INFER, "internal")
+    ] * 3

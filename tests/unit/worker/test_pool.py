@@ -86,7 +86,7 @@ def test_no_further_chunk_is_wanted_until_the_images_of_all_are_under_way(hub: H
         assert may_end.wait(20)
 
     first = pool.apply_async(chunk, callback=ignored)
-    assert pool.num_processes == 1  # the one that is in hand, and no more
+    assert pool.num_processes == 0
     may_enter.set()
     assert entered.wait(20)
     assert pool.num_processes == 3
