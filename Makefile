@@ -33,7 +33,7 @@ chaos: env
 soak: env
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
-# millrace beside its peers, about 25 minutes; BENCH="--quick" to try, BENCH="--help" for more.
+# millrace beside its peers, about 45 minutes; BENCH="--quick" to try, BENCH="--help" for more.
 bench: env $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks.run $(BENCH)
 

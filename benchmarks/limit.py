@@ -40,14 +40,17 @@ def measure(model: Path, images: Path, engine: str, precision: str) -> Cost:
     """Run this module as a process of its own. Raises NotMeasured with its last line."""
     command = [sys.executable, "-m", "benchmarks.limit", "--model", str(model)]
     command += ["--images", str(images), "--engine", engine, "--precision", precision]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotMeasured("the bare loop did not end") from error
     if done.returncode:
         raise NotMeasured((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
     return Cost.model_validate_json(done.stdout.strip().splitlines()[-1])
@@ -77,16 +80,22 @@ def cpu_per_turn(turn: Callable[[], object], seconds: float) -> float:
 
 
 def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> None:
-    """What each process does; `together` makes all of them do the same at a time."""
+    """What each process does: answers what was measured, or why nothing was."""
+    try:
+        answers.put(_measured(asked, together))
+    except Exception as error:  # whoever waits for the answer would wait for ever
+        together.abort()
+        answers.put(f"{type(error).__name__}: {error}")
+
+
+def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, float]:
+    """CPU seconds to decode and to predict an image; `together` makes all processes do the same
+    at a time."""
     from millrace.core.bundle import read_bundle
     from millrace.worker.images import ImageDecoder
     from millrace.worker.options import MAX_PIXELS
 
-    try:
-        session = open_session(asked.model, asked.engine, asked.precision)
-    except NotMeasured as error:
-        answers.put(str(error))
-        return
+    session = open_session(asked.model, asked.engine, asked.precision)
     decoder = ImageDecoder(read_bundle(asked.model).card, max_pixels=MAX_PIXELS)
     pictures = [path.read_bytes() for path in sorted(asked.images.iterdir())[:64]]
     number = 0
@@ -107,7 +116,7 @@ def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> Non
         together.wait()
         spent = cpu_per_turn(lambda batch=batch: session.predict(pixels[:batch]), LOOP_S)  # type: ignore[misc]
         predict_s.append(spent / batch)
-    answers.put((decode_s, min(predict_s)))
+    return decode_s, min(predict_s)
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ PEERS = ("celery", "tensorflow", "ray", "daft", "pillow", "numpy", "pyarrow")
 
 _ASK = """
 import json, sys
-from importlib.metadata import version
-print(json.dumps({name: version(name) for name in sys.argv[1:]}))
+from importlib.metadata import distributions
+found = {one.name: one.version for one in distributions()}
+print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))
 """
 
 

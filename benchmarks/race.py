@@ -53,7 +53,7 @@ def race(entrants: Sequence[Entrant], rounds: int, seconds: float) -> tuple[Row,
     for entrant in entrants:
         if why := entrant.contender.missing():
             _drop(entrant, why)
-    guess = _limit_of(entrants[0].course, "tensorflow", "float32").limit(CORES)
+    guess = _guess(entrants[0].course)
     for number in range(rounds):
         shift = number % len(entrants)
         for entrant in [*entrants[shift:], *entrants[:shift]]:
@@ -94,6 +94,15 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
         f"    {sample.rate:.1f} images/s: {sample.images} in {sample.seconds:.1f} s, "
         f"whole process {sample.wall_s:.1f} s, agreement {sample.agreement:.1%}"
     )
+
+
+def _guess(course: Course) -> float:
+    """Images a second, to begin with."""
+    try:
+        return _limit_of(course, "tensorflow", "float32").limit(CORES)
+    except limit.NotMeasured as error:
+        say(f"no limit to begin with: {error}")
+        return 10.0 * CORES
 
 
 def _limit_of(course: Course, engine: str, precision: str) -> Cost:

@@ -80,6 +80,9 @@ def status(job: JobStatus) -> None:
             "bottleneck",
             f"{job.bottleneck.advice} (the model was busy {job.bottleneck.predicting:.0%})",
         )
+    if any(job.timing_share.values()):
+        shares = (f"{stage} {share:.0%}" for stage, share in job.timing_share.items())
+        table.add_row("time spent", ", ".join(shares))
     if not job.terminal:
         table.add_row("workers", f"{job.workers.active} on this job, {job.workers.live} live")
     for code, images in sorted(job.errors.by_code.items(), key=lambda item: -item[1]):
