@@ -81,7 +81,7 @@ class Predictor(ABC):
         except ModelError as error:
             self._fix_batch(1, error.message)
             return
-        apart = ALIKE * float(np.abs(alone).max(initial=0.0))
+        apart = ALIKE * float(np.nanmax(np.abs(alone), initial=0.0))
         if not np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
             self._fix_batch(1, "two images together are answered otherwise than alone")
 

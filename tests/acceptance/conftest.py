@@ -27,7 +27,7 @@ def slow_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             keras.Input((SIDE, SIDE, 1)),
             layers.UpSampling2D(32),
-            *(layers.Conv2D(16, 3, activation="relu") for _ in range(5)),
+            *(layers.Conv2D(16, 3, activation="relu") for _ in range(14)),
             layers.GlobalAveragePooling2D(),
             layers.Dense(4, activation="softmax"),
         ]
