@@ -1,6 +1,6 @@
 """OpenVINO's engine: reads the SavedModel itself, so that the worker loads no TensorFlow.
 
-What it cannot take (tables, other signatures than TensorFlow's default) is a ModelError, and
+What it cannot take (other signatures than TensorFlow's default, say) is a ModelError, and
 TensorFlow's engine may still run it.
 """
 

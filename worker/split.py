@@ -50,10 +50,9 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
         log.info("known how to share the cores", **asdict(known))
         return known
     found: list[Split] = []
-    failed = False
-    for processes in _candidates():
+    candidates = _candidates()
+    for processes in candidates:
         rate = _measure(processes, environment)
-        failed = rate is None
         if rate is None:
             break  # not enough memory, most likely; more processes will not do either
         found.append(Split(processes, threads_each(processes), round(rate, 2)))
@@ -62,7 +61,7 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     for split in found:
         if split.images_per_s > best.images_per_s * WORTH:
             best = split
-    if not failed:
+    if len(found) == len(candidates):
         _write(kept, best, found)
     return best
 
