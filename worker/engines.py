@@ -15,28 +15,34 @@ log = get_logger(__name__)
 
 def load_predictor(bundle: Bundle, tuning: Tuning) -> Predictor:
     """The model in the engine asked for. Raises ModelError, MissingExtra."""
-    why = "it was asked for"
-    if tuning.engine is not EngineName.TENSORFLOW:
-        against = _against_openvino(tuning) if tuning.engine is EngineName.AUTO else None
-        if against is None:
-            from millrace.worker.openvino_model import OpenVINOModel
+    predictor, why = _load(bundle, tuning)
+    log.info(f"the engine is {predictor.title}", precision=str(tuning.precision), why=why)
+    return predictor
 
-            try:
-                model = OpenVINOModel(bundle, tuning)
-                if tuning.engine is EngineName.AUTO:
-                    why = "it is installed, and takes the model"
-                log.info("the engine is OpenVINO", precision=str(tuning.precision), why=why)
-                return model
-            except ModelError as error:
-                if tuning.engine is EngineName.OPENVINO:
-                    raise
-                against = error.message
-        why = against
+
+def _load(bundle: Bundle, tuning: Tuning) -> tuple[Predictor, str]:
+    if tuning.engine is EngineName.TENSORFLOW:
+        return _tensorflow(bundle, tuning), "it was asked for"
+    if tuning.engine is EngineName.OPENVINO:
+        return _openvino(bundle, tuning), "it was asked for"
+    if against := _against_openvino(tuning):
+        return _tensorflow(bundle, tuning), against
+    try:
+        return _openvino(bundle, tuning), "it is installed, and takes the model"
+    except ModelError as error:
+        return _tensorflow(bundle, tuning), error.message
+
+
+def _tensorflow(bundle: Bundle, tuning: Tuning) -> Predictor:
     from millrace.worker.session import Session
 
-    session = Session(bundle, tuning)
-    log.info("the engine is TensorFlow", precision=str(tuning.precision), why=why)
-    return session
+    return Session(bundle, tuning)
+
+
+def _openvino(bundle: Bundle, tuning: Tuning) -> Predictor:
+    from millrace.worker.openvino_model import OpenVINOModel
+
+    return OpenVINOModel(bundle, tuning)
 
 
 def _against_openvino(tuning: Tuning) -> str | None:

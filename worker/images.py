@@ -24,8 +24,9 @@ FORMATS = (
 )  # fmt: skip
 """What is decoded. Left out: formats that run other programs (EPS) or only wrap others."""
 
-REDUCING_GAP = 2.0
-"""How much larger than the input a picture is left by the coarse steps before the last resize."""
+REDUCING_GAP = 1.65
+"""How much larger than the input a picture is left by the coarse steps before the last resize.
+So much that 12 megapixels (4000 x 3000) may be read at an eighth for an input of 224."""
 
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
@@ -51,8 +52,8 @@ class ImageDecoder:
 
     def __init__(self, card: Card, *, max_pixels: int, exact: bool = False) -> None:
         """`exact` resizes from the whole picture; otherwise one that is much larger than the
-        input is read and shrunk coarsely first, to twice the input or more, which answers the
-        same for nearly all pictures in a fraction of the time.
+        input is read and shrunk coarsely first, to `REDUCING_GAP` times the input or more, which
+        answers the same for nearly all pictures in a fraction of the time.
         """
         self._size = (card.width, card.height)
         self._mode = "L" if card.channels is Channels.L else "RGB"

@@ -18,7 +18,7 @@ from millrace.core.card import Channels
 from millrace.core.errors import ExitCode, MissingExtra, ModelError
 from millrace.core.saved_model_tags import tag_sets
 from millrace.worker.exits import fail
-from millrace.worker.predictor import Pixels, Predictor, Scores, tensor_name
+from millrace.worker.predictor import BAKED_IN, Pixels, Predictor, Scores, tensor_name
 from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -35,6 +35,7 @@ class OpenVINOModel(Predictor):
     """
 
     engine = EngineName.OPENVINO
+    title = "OpenVINO"
 
     def __init__(self, bundle: Bundle, tuning: Tuning = PLAIN) -> None:
         """Read by the card's tags and compile. Raises ModelError, MissingExtra."""
@@ -51,7 +52,8 @@ class OpenVINOModel(Predictor):
 
     def _load(self) -> None:
         self._request = self._compile(self._normalised(self._read()))
-        self._try_out()
+        if why := self._try_out():
+            raise ModelError(why)
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
@@ -64,11 +66,6 @@ class OpenVINOModel(Predictor):
             fail(failure)
         # The request's own answer is overwritten by the next one.
         return np.array(self._request.get_output_tensor().data, np.float32)
-
-    def _fix_batch(self, size: int | None, why: str = "") -> None:
-        if why:
-            raise ModelError(why)
-        super()._fix_batch(size)
 
     def _read(self) -> Any:
         """The card's graph with one input and one output."""
@@ -113,7 +110,7 @@ class OpenVINOModel(Predictor):
         if have not in (self._ov.Type.f32, self._ov.Type.u8):
             raise ModelError(f"{self.bundle.card.name}: input of {have}")
         if shape.rank.is_static and shape[0].is_static:
-            self._fix_batch(shape[0].get_length())
+            self._fix_batch(shape[0].get_length(), BAKED_IN)
 
     def _normalised(self, model: Any) -> Any:
         """The model behind a uint8 input and the card's normalisation."""

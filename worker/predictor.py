@@ -18,6 +18,7 @@ log = get_logger(__name__)
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 
+BAKED_IN = "its input says so"
 
 ALIKE = 0.05
 """How far answers may lie apart for rounding, in bfloat16 too; of the largest."""
@@ -36,6 +37,8 @@ class Predictor(ABC):
     """One model, ready to predict. `predict` may be called from one thread at a time."""
 
     engine: ClassVar[EngineName]
+    title: ClassVar[str]
+    """The engine's name in prose."""
     output_shape: tuple[int | None, ...]
     """Of one image's scores."""
 
@@ -68,28 +71,27 @@ class Predictor(ABC):
         """A batch of black images."""
         return np.zeros((size, *self.input_shape), np.uint8)
 
-    def _try_out(self) -> None:
+    def _try_out(self) -> str | None:
         """Run it, for loading does not find out whether a model runs: with an image alone, and
         with two together, for some hide a batch of one behind a free dimension, or mix the
-        images of a batch up. Raises ModelError."""
+        images of a batch up. Returns why images must be alone, if so. Raises ModelError."""
         two = np.random.default_rng(2).integers(0, 256, (2, *self.input_shape), np.uint8)
         alone = np.concatenate([self.predict(two[:1]), self.predict(two[1:])])
         if self.batch_limit is not None:
-            return
+            return None
         try:
             together = self.predict(two)
         except ModelError as error:
-            self._fix_batch(1, error.message)
-            return
+            return error.message
         apart = ALIKE * float(np.nanmax(np.abs(alone), initial=0.0))
-        if not np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
-            self._fix_batch(1, "two images together are answered otherwise than alone")
+        if np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
+            return None
+        return "two images together are answered otherwise than alone"
 
-    def _fix_batch(self, size: int | None, why: str = "") -> None:
-        """Predict in batches of this size. `why`, if the model only hides that it must be."""
+    def _fix_batch(self, size: int, why: str) -> None:
+        """Predict in batches of this size."""
         self.batch_limit = size
-        if size is not None:
-            log.warning("the model's batch size is fixed; it runs slower", batch_size=size)
+        log.warning("the model's batch size is fixed; it runs slower", batch_size=size, why=why)
 
     @abstractmethod
     def _run(self, pixels: Pixels) -> Scores:

@@ -17,11 +17,17 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
-from millrace.worker.predictor import OutOfMemoryError, Pixels, Predictor, Scores, tensor_name
+from millrace.worker.predictor import (
+    BAKED_IN,
+    OutOfMemoryError,
+    Pixels,
+    Predictor,
+    Scores,
+    tensor_name,
+)
 from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
 log = get_logger(__name__)
-
 
 _Call = Callable[[Pixels], Scores]
 _Shape = tuple[int | None, ...]
@@ -43,6 +49,7 @@ class Session(Predictor):
     """TensorFlow's engine."""
 
     engine = EngineName.TENSORFLOW
+    title = "TensorFlow"
 
     def __init__(self, bundle: Bundle, tuning: Tuning = PLAIN) -> None:
         """Load by the card's tags and freeze. Raises ModelError, MissingExtra.
@@ -58,15 +65,18 @@ class Session(Predictor):
         self._config = session_config(self._tf, tuning)
         with self._as_model_errors("cannot be used"):
             loaded = self._load()
-            self._fix_batch(loaded.batch)
+            if loaded.batch is not None:
+                self._fix_batch(loaded.batch, BAKED_IN)
             try:
                 self._call, self.output_shape = self._frozen(loaded)
-                self._try_out()
+                alone = self._try_out()
                 loaded.session.close()
             except ModelError as error:
                 self._call, self.output_shape = self._as_it_is(loaded)
-                self._try_out()
+                alone = self._try_out()
                 log.warning("the model runs unfrozen, which is slower", why=error.message)
+            if alone is not None:
+                self._fix_batch(1, alone)
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
