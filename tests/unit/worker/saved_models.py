@@ -17,6 +17,21 @@ from millrace.core.load_tensorflow import load_tensorflow
 
 SIDE, CLASSES = 8, 5
 
+FORMS = (
+    "scaled_by_tf",
+    "scaled_by_torch",
+    "scaled_by_caffe",
+    "scaled_by_numbers",
+    "of_bytes",
+    "of_logits",
+    "of_any_size",
+    "by_operations",
+    "of_one_image",
+    "of_four_images",
+    "with_a_table",
+)
+"""What every engine takes and answers alike."""
+
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 

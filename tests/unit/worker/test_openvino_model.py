@@ -14,29 +14,14 @@ from millrace.core.errors import ModelError
 from millrace.worker.openvino_model import OpenVINOModel
 from millrace.worker.tuning import Precision, Tuning
 from tests.support import capture_logs, random_pixels
-from tests.unit.worker.saved_models import CLASSES, SIDE, SavedModel, Workshop
+from tests.unit.worker.saved_models import CLASSES, FORMS, SIDE, SavedModel, Workshop
 
 pytest.importorskip("openvino")
 
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        "scaled_by_tf",
-        "scaled_by_torch",
-        "scaled_by_caffe",
-        "scaled_by_numbers",
-        "of_bytes",
-        "of_logits",
-        "of_any_size",
-        "by_operations",
-        "of_one_image",
-        "of_four_images",
-        "with_a_table",
-    ],
-)
+@pytest.mark.parametrize("form", FORMS)
 def test_it_answers_as_tensorflow(form: str, made: Workshop) -> None:
     model = made(form)
     loaded = OpenVINOModel(model.bundle(), Tuning(threads=1))
