@@ -72,11 +72,12 @@ class Peer:
     name: str
     script: str
     resize: Resize = "filtered"
+    flags: tuple[str, ...] = ()
 
     def command(self, work: Work) -> list[str]:
         """What to run; it prints {"images", "seconds"} as its last line."""
         options = ("--model", str(work.model), "--images", work.images, "--out", str(work.out))
-        return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options]
+        return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options, *self.flags]
 
     def shown(self, work: Work) -> str:
         """The command as a person would write it."""

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from celery import Celery, Task, group
 
-CONCURRENCY = os.cpu_count()
-
 app = Celery("celery_tutorial", backend=os.environ["CELERY_BROKER_URL"])
 app.conf.task_ignore_result = False
 
@@ -98,16 +96,17 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--concurrency", type=int, default=os.cpu_count())
     asked = parser.parse_args()
     command = [sys.executable, "-m", "celery", "-A", "celery_tutorial", "worker"]
-    command += ["--pool=prefork", f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"]
+    command += ["--pool=prefork", f"--concurrency={asked.concurrency}", "--loglevel=WARNING"]
     worker = subprocess.Popen(
         command, cwd=Path(__file__).parent, env={**os.environ, "MODEL_DIR": asked.model}
     )
     try:
         ready = set()
-        while len(ready) < CONCURRENCY:
-            sent = group(warm.s() for _ in range(2 * CONCURRENCY)).apply_async()
+        while len(ready) < asked.concurrency:
+            sent = group(warm.s() for _ in range(2 * asked.concurrency)).apply_async()
             ready |= set(sent.get(timeout=120))
         begun = time.perf_counter()
         uris = list_images(asked.images)

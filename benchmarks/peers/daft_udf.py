@@ -17,7 +17,6 @@ import daft
 from daft import DataType, col
 from daft.io import IOConfig, S3Config
 
-BATCH = 32
 SIZE = 224
 TOP = DataType.struct(
     {"indices": DataType.list(DataType.int64()), "scores": DataType.list(DataType.float32())}
@@ -25,30 +24,34 @@ TOP = DataType.struct(
 
 
 @cache
-def load(path):
+def load(path, batch, threads):
     import tensorflow as tf
 
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     predict = tf.saved_model.load(path).signatures["serving_default"]
     name = next(iter(predict.structured_input_signature[1]))
-    predict(**{name: tf.zeros((BATCH, SIZE, SIZE, 3))})
+    predict(**{name: tf.zeros((batch, SIZE, SIZE, 3))})
     return predict, name
 
 
-@daft.cls(max_concurrency=2, use_process=False)
-class Classifier:
-    def __init__(self, path):
-        self.predict, self.name = load(path)
+def classifier(batch, concurrency):
+    @daft.cls(max_concurrency=concurrency, use_process=False)
+    class Classifier:
+        def __init__(self, *model):
+            self.predict, self.name = load(*model)
 
-    @daft.method.batch(return_dtype=TOP, batch_size=BATCH)
-    def __call__(self, images):
-        import numpy as np
-        import tensorflow as tf
+        @daft.method.batch(return_dtype=TOP, batch_size=batch)
+        def __call__(self, images):
+            import numpy as np
+            import tensorflow as tf
 
-        pixels = np.stack(images.to_pylist()).astype(np.float32) / 127.5 - 1.0
-        (output,) = self.predict(**{self.name: tf.constant(pixels)}).values()
-        scores, indices = tf.math.top_k(output, 5)
-        rows = zip(indices.numpy().tolist(), scores.numpy().tolist(), strict=True)
-        return [{"indices": row, "scores": top} for row, top in rows]
+            pixels = np.stack(images.to_pylist()).astype(np.float32) / 127.5 - 1.0
+            (output,) = self.predict(**{self.name: tf.constant(pixels)}).values()
+            scores, indices = tf.math.top_k(output, 5)
+            rows = zip(indices.numpy().tolist(), scores.numpy().tolist(), strict=True)
+            return [{"indices": row, "scores": top} for row, top in rows]
+
+    return Classifier
 
 
 def io_config():
@@ -71,10 +74,14 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of one operation; 0: all cores")
     asked = parser.parse_args()
     daft.set_planning_config(default_io_config=io_config())
-    load(asked.model)
-    classify = Classifier(asked.model)
+    model = (asked.model, asked.batch, asked.threads)
+    load(*model)
+    classify = classifier(asked.batch, asked.concurrency)(*model)
     begun = time.perf_counter()
     frame = daft.from_glob_path(f"{asked.images}/*.jpg").select("path")
     frame = frame.with_column("image", col("path").download().decode_image(mode="RGB"))

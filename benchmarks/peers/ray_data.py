@@ -15,21 +15,19 @@ from pathlib import Path
 
 import ray
 
-BATCH = 32
 SIZE = (224, 224)
-ACTORS = os.cpu_count()
-CPUS_PER_ACTOR = 0.5
-"""An actor per core, and as many cores' worth of tasks that read: better, on two, than one of
-each."""
+CPUS_PER_ACTOR = 1
+"""So that as many cores' worth of tasks that read run beside an actor per core."""
 
 
 class Classifier:
-    def __init__(self, model, ready):
+    def __init__(self, model, batch, threads, ready):
         import tensorflow as tf
 
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.predict = tf.saved_model.load(model).signatures["serving_default"]
         self.name = next(iter(self.predict.structured_input_signature[1]))
-        self.predict(**{self.name: tf.zeros((BATCH, *SIZE, 3))})
+        self.predict(**{self.name: tf.zeros((batch, *SIZE, 3))})
         Path(ready, str(os.getpid())).write_text(str(time.time()))
 
     def __call__(self, batch):
@@ -55,6 +53,9 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--actors", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=0, help="of one operation; 0: all cores")
     asked = parser.parse_args()
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     context = ray.data.DataContext.get_current()
@@ -70,10 +71,10 @@ def main():
         )
         predictions = images.map_batches(
             Classifier,
-            fn_constructor_args=(asked.model, ready),
-            batch_size=BATCH,
+            fn_constructor_args=(asked.model, asked.batch, asked.threads, ready),
+            batch_size=asked.batch,
             num_cpus=CPUS_PER_ACTOR,
-            compute=ray.data.ActorPoolStrategy(size=ACTORS),
+            compute=ray.data.ActorPoolStrategy(size=asked.actors),
         )
         predictions.write_json(asked.out)
         ended = time.time()

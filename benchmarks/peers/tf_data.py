@@ -12,7 +12,6 @@ from functools import cache
 
 import tensorflow as tf
 
-BATCH = 32
 SIZE = (224, 224)
 
 
@@ -35,7 +34,7 @@ def get(uri):
     return s3().get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
-def dataset(source):
+def dataset(source, batch):
     if source.startswith("s3://"):
         files = tf.data.Dataset.from_tensor_slices(list_s3(source))
         # TensorFlow's own wheels read no S3 any more; the wait is hidden by asking for many.
@@ -51,7 +50,7 @@ def dataset(source):
     return (
         files.map(lambda uri: (uri, read(uri)), num_parallel_calls=at_once, deterministic=False)
         .map(pixels, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-        .batch(BATCH)
+        .batch(batch)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -61,14 +60,17 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=0, help="of one operation; 0: all cores")
     asked = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(asked.threads)
     predict = tf.saved_model.load(asked.model).signatures["serving_default"]
     name = next(iter(predict.structured_input_signature[1]))
-    predict(**{name: tf.zeros((BATCH, *SIZE, 3))})
+    predict(**{name: tf.zeros((asked.batch, *SIZE, 3))})
     begun = time.perf_counter()
     images = 0
     with open(asked.out, "w") as lines:
-        for uris, pixels in dataset(asked.images):
+        for uris, pixels in dataset(asked.images, asked.batch):
             (output,) = predict(**{name: pixels}).values()
             scores, indices = tf.math.top_k(output, 5)
             for uri, row, top in zip(uris.numpy(), indices.numpy(), scores.numpy(), strict=True):
