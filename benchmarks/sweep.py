@@ -17,7 +17,7 @@ from benchmarks.course import lay_out
 from benchmarks.race import say
 from benchmarks.run import BASE
 
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (8, 16, 32)
 THREADS = (1, CORES)
 
 SETTINGS: Mapping[str, Mapping[str, Sequence[int]]] = {
@@ -39,8 +39,8 @@ def settings(peer: Peer) -> Iterator[Peer]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--images", type=int, default=384)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--images", type=int, default=640)
     asked = parser.parse_args(arguments)
     course = lay_out(BASE, None)
     for peer in CONTENDERS:

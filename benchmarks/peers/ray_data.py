@@ -16,8 +16,7 @@ from pathlib import Path
 import ray
 
 SIZE = (224, 224)
-CPUS_PER_ACTOR = 1
-"""So that as many cores' worth of tasks that read run beside an actor per core."""
+CORES = os.cpu_count()
 
 
 class Classifier:
@@ -54,7 +53,7 @@ def main():
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--actors", type=int, default=os.cpu_count())
+    parser.add_argument("--actors", type=int, default=max(1, CORES // 2))
     parser.add_argument("--threads", type=int, default=0, help="of one operation; 0: all cores")
     asked = parser.parse_args()
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -73,7 +72,7 @@ def main():
             Classifier,
             fn_constructor_args=(asked.model, asked.batch, asked.threads, ready),
             batch_size=asked.batch,
-            num_cpus=CPUS_PER_ACTOR,
+            num_cpus=CORES / 2 / asked.actors,  # the other half reads
             compute=ray.data.ActorPoolStrategy(size=asked.actors),
         )
         predictions.write_json(asked.out)
