@@ -24,9 +24,9 @@ FORMATS = (
 )  # fmt: skip
 """What is decoded. Left out: formats that run other programs (EPS) or only wrap others."""
 
-REDUCING_GAP = 1.65
+REDUCING_GAP = 2.0
 """How much larger than the input a picture is left by the coarse steps before the last resize.
-So much that 12 megapixels (4000 x 3000) may be read at an eighth for an input of 224."""
+Less would change answers more than rounding does; docs/performance.md tells what was measured."""
 
 _ORIENTATION = 0x0112
 _TRANSPOSE = {

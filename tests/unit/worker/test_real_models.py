@@ -34,6 +34,8 @@ MOBILENET: dict[str, dict[str, Any]] = {
 
 ENGINES = ("tensorflow", "openvino")
 
+Pixels = npt.NDArray[np.uint8]
+
 LANDMARKS = "face_landmarks_68_myTag"
 LANDMARK_SCALE = "122.782,117.001,104.298,255"
 
@@ -91,6 +93,25 @@ def photographs(real: Path) -> list[bytes]:
     return found
 
 
+@pytest.fixture(scope="module")
+def enlarged(real: Path) -> tuple[Pixels, Pixels]:
+    """Photographs so large that JPEG is read at a half or a quarter for an input of 224: decoded
+    whole, and coarsely, each uint8 [n, 224, 224, 3]."""
+    card = bundle(real, next(iter(MOBILENET)), 224, "tf", signature="serving_default").card
+    decoders = [ImageDecoder(card, max_pixels=MAX_PIXELS, exact=exact) for exact in (True, False)]
+    pixels: list[list[npt.NDArray[np.uint8]]] = [[], []]
+    for file, shorter in product(sorted((real / "images").glob("*.[jJ][pP]*[gG]")), (900, 1800)):
+        with Image.open(file) as opened:
+            photograph = opened.convert("RGB")
+        ratio = shorter / min(photograph.size)
+        part = io.BytesIO()
+        size = [round(ratio * side) for side in photograph.size]
+        photograph.resize(size).save(part, "JPEG", quality=90)
+        for stack, decoder in zip(pixels, decoders, strict=True):
+            stack.append(decoder.decode(part.getvalue()))
+    return np.stack(pixels[0]), np.stack(pixels[1])
+
+
 def test_mobilenet_answers_as_an_independent_runtime(
     mobilenet: tuple[Bundle, Predictor], reference: dict[str, npt.NDArray[Any]]
 ) -> None:
@@ -145,6 +166,17 @@ def test_pictures_shrunk_coarsely_first_are_what_they_are_at_full_scale(
         scores = session.predict(np.stack([decoder.decode(data) for data in photographs]))
         best.append(scores.argmax(axis=1))
     assert np.mean(best[0] == best[1]) >= 0.99
+
+
+def test_photographs_read_at_a_half_or_a_quarter_are_hardly_changed(
+    mobilenet: tuple[Bundle, Predictor], enlarged: tuple[Pixels, Pixels]
+) -> None:
+    whole, coarse = enlarged
+    assert (whole != coarse).any(axis=(1, 2, 3)).all(), "not read at a reduced scale"
+    assert np.abs(whole.astype(int) - coarse).mean() < 1
+    _, session = mobilenet
+    expected, scores = session.predict(whole), session.predict(coarse)
+    assert np.mean(scores.argmax(axis=1) == expected.argmax(axis=1)) >= 0.99
 
 
 @pytest.mark.parametrize("engine", ENGINES)
