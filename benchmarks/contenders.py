@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,8 @@ class Work:
     model: Path
     images: str
     out: Path
-    chunk: int
+    inputs: str
+    """What the images are: small, large or own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Millrace:
     def _arguments(self, work: Work) -> list[str]:
         return [
             *("run", work.images, "--model", str(work.model), "--out", str(work.out)),
-            *("--job-id", "bench", "--chunk-size", str(work.chunk), "--json"),
+            *("--job-id", "bench", "--chunk-size", str(CHUNK.get(work.inputs, 128)), "--json"),
             *("--processes", str(self.processes), "--threads", "1"),
             *("--engine", self.engine, "--precision", self.precision, *self.flags),
         ]
@@ -67,17 +68,22 @@ class Millrace:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A script of `peers/`, run in the peers' own environment."""
+    """A script of `peers/`, run in the peers' own environment.
+
+    `best`: its flags for some inputs, as `benchmarks.sweep` found them; for others, and where
+    there are none, its defaults are the best.
+    """
 
     name: str
     script: str
     resize: Resize = "filtered"
-    flags: tuple[str, ...] = ()
+    best: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, work: Work) -> list[str]:
         """What to run; it prints {"images", "seconds"} as its last line."""
         options = ("--model", str(work.model), "--images", work.images, "--out", str(work.out))
-        return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options, *self.flags]
+        flags = self.best.get(work.inputs, "").split()
+        return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options, *flags]
 
     def shown(self, work: Work) -> str:
         """The command as a person would write it."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.contenders import CHUNK, HERE, Resize
+from benchmarks.contenders import HERE, Resize
 from benchmarks.inputs import KINDS, write_set
 from benchmarks.tables import Workload
 
@@ -27,11 +27,6 @@ class Course:
     reference: Mapping[Resize, Sequence[int]]
     directory: Path
     """Scratch, for links to the pictures and for outputs."""
-
-    @property
-    def chunk(self) -> int:
-        """Images per chunk."""
-        return CHUNK.get(self.workload.inputs, 128)
 
     def with_storage(self, storage: str) -> Course:
         """The same, read from elsewhere."""

@@ -36,7 +36,7 @@ class Entrant:
 
     def row(self) -> Row:
         """Its results; an entrant that failed once has none."""
-        work = Work(Path("MODEL"), "IMAGES", Path("OUT"), self.course.chunk)
+        work = Work(Path("MODEL"), "IMAGES", Path("OUT"), self.course.workload.inputs)
         return Row(
             name=self.name,
             peer=not isinstance(self.contender, Millrace),

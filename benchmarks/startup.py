@@ -28,21 +28,26 @@ import numpy, tensorflow
 predict = tensorflow.saved_model.load(sys.argv[1]).signatures["serving_default"]
 name, spec = next(iter(predict.structured_input_signature[1].items()))
 predict(**{name: numpy.zeros((1, *spec.shape[1:]), numpy.float32)})
+print("ready", flush=True)
 """
 
 ENGINES = ("tensorflow", "openvino")
 
 
 def script_s(bundle: Path) -> float:
-    """Seconds of the bare script."""
+    """Seconds until the bare script has run the model."""
     begun = time.perf_counter()
-    subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(bundle)],
         env=environment(),
-        check=True,
-        capture_output=True,
-    )
-    return time.perf_counter() - begun
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as script:
+        assert script.stdout is not None
+        if script.stdout.readline().strip() != "ready":
+            raise RuntimeError("the script ended before it was ready")
+        return time.perf_counter() - begun
 
 
 def worker_s(bundle: Path, engine: str, redis_url: str) -> float:

@@ -1,60 +1,65 @@
-"""Each peer in many settings, so that it races in its best.
+"""Each peer in many settings, so that it races in its best (`Peer.best` in contenders.py).
 
-`python -m benchmarks.sweep` prints a table for each: MobileNetV2 on small pictures from disk, the
-settings taking turns, the best of the rounds of each (a setting is judged by what it can do).
+`python -m benchmarks.sweep` prints a table for each peer, the best setting first, of MobileNetV2
+on small pictures from disk; with --inputs large, of large ones.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 from benchmarks import harness
 from benchmarks.contenders import CONTENDERS, CORES, Peer
-from benchmarks.course import lay_out
+from benchmarks.course import Course, lay_out
+from benchmarks.inputs import KINDS
 from benchmarks.race import say
 from benchmarks.run import BASE
 
-BATCHES = (8, 16, 32)
-THREADS = (1, CORES)
+BATCHES = [f"--batch {size}" for size in (8, 32)]
+THREADS = [f"--threads {threads}" for threads in (1, CORES)]
+ACTORS = [
+    f"--actors {actors} --actor-cpus {cpus}"
+    for actors, cpus in ((1, 0.1), (1, 1), (CORES, 0.1), (CORES, 0.5))
+]
 
-SETTINGS: Mapping[str, Mapping[str, Sequence[int]]] = {
-    "celery-tutorial": {"--concurrency": (1, CORES, 2 * CORES)},
-    "tf-data": {"--threads": THREADS, "--batch": BATCHES},
-    "ray-data": {"--actors": (1, CORES), "--threads": THREADS, "--batch": BATCHES},
-    "daft": {"--concurrency": (1, CORES), "--threads": THREADS, "--batch": BATCHES},
+SETTINGS: Mapping[str, Sequence[Sequence[str]]] = {
+    "celery-tutorial": ([f"--concurrency {times * CORES}" for times in (1, 2)],),
+    "tf-data": (THREADS, BATCHES),
+    "ray-data": (ACTORS, BATCHES),
+    "daft": ([f"--concurrency {count}" for count in (1, CORES)], THREADS, BATCHES),
 }
+"""What to cross for each peer."""
 
 
-def settings(peer: Peer) -> Iterator[Peer]:
-    """The peer in each of its settings."""
-    choices = SETTINGS[peer.name]
-    for values in product(*choices.values()):
-        flags = [f"{flag} {value}" for flag, value in zip(choices, values, strict=True)]
-        yield replace(peer, name=" ".join(flags), flags=tuple(" ".join(flags).split()))
+def sweep(peer: Peer, course: Course, images: int) -> dict[str, float]:
+    """Images per second of the peer in each of its settings, the best first."""
+    found = {}
+    for flags in map(" ".join, product(*SETTINGS[peer.name])):
+        tuned = replace(peer, best={course.workload.inputs: flags})
+        try:
+            found[flags] = harness.run(tuned, course, images).rate
+        except harness.Failed as error:
+            say(f"{peer.name} {flags}: {error}")
+        else:
+            say(f"{peer.name} {flags}: {found[flags]:.1f} images/s")
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--inputs", choices=list(KINDS), default=BASE.inputs)
     parser.add_argument("--images", type=int, default=640)
     asked = parser.parse_args(arguments)
-    course = lay_out(BASE, None)
+    course = lay_out(BASE.model_copy(update={"inputs": asked.inputs}), None)
     for peer in CONTENDERS:
-        if not isinstance(peer, Peer) or peer.name not in asked.only:
-            continue
-        tried = list(settings(peer))
-        best = dict.fromkeys((one.name for one in tried), 0.0)
-        for number, one in product(range(asked.rounds), tried):
-            rate = harness.run(one, course, asked.images).rate
-            say(f"round {number + 1}/{asked.rounds}  {peer.name} {one.name}: {rate:.1f} images/s")
-            best[one.name] = max(best[one.name], rate)
-        print(f"\n| {peer.name} | images/s |\n| --- | ---: |")
-        for name, rate in sorted(best.items(), key=lambda item: -item[1]):
-            print(f"| `{name}` | {rate:.1f} |", flush=True)
+        if isinstance(peer, Peer) and peer.name in asked.only:
+            print(f"\n| {peer.name} | images/s |\n| --- | ---: |")
+            for flags, rate in sweep(peer, course, asked.images).items():
+                print(f"| `{flags}` | {rate:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

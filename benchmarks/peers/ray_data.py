@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--actors", type=int, default=max(1, CORES // 2))
+    parser.add_argument("--actor-cpus", type=float, default=1, help="the rest reads")
     parser.add_argument("--threads", type=int, default=0, help="of one operation; 0: all cores")
     asked = parser.parse_args()
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -72,7 +73,7 @@ def main():
             Classifier,
             fn_constructor_args=(asked.model, asked.batch, asked.threads, ready),
             batch_size=asked.batch,
-            num_cpus=CORES / 2 / asked.actors,  # the other half reads
+            num_cpus=asked.actor_cpus,
             compute=ray.data.ActorPoolStrategy(size=asked.actors),
         )
         predictions.write_json(asked.out)
