@@ -96,7 +96,8 @@ def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, floa
     from millrace.worker.options import MAX_PIXELS
 
     session = open_session(asked.model, asked.engine, asked.precision)
-    decoder = ImageDecoder(read_bundle(asked.model).card, max_pixels=MAX_PIXELS)
+    card = read_bundle(asked.model).card
+    decoder = ImageDecoder(card, max_pixels=MAX_PIXELS, exact=asked.exact_decode)
     pictures = [path.read_bytes() for path in sorted(asked.images.iterdir())[:64]]
     number = 0
 
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--engine", default="tensorflow")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--exact-decode", action="store_true")
     asked = parser.parse_args()
     fresh = multiprocessing.get_context("spawn")
     together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()
