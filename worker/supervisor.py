@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 PARENT_FD = "MILLRACE_PARENT_FD"
 THREADS = "MILLRACE_THREADS"
+DECODE_THREADS = "MILLRACE_DECODE_THREADS"
+MOST_DECODE_THREADS = 256
 DEVICE = "MILLRACE_DEVICE"
 
 HOPELESS = frozenset(
@@ -43,8 +45,14 @@ STEADY_S = 60.0
 
 
 def threads_each(processes: int) -> int:
-    """TensorFlow threads per process, so that together they fill the machine once."""
+    """The engine's threads per process, so that together they fill the machine once."""
     return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def decode_threads_each(processes: int) -> int:
+    """Decode threads per process: its share of the cores, and one that takes over where another
+    waits for room in a batch."""
+    return min(MOST_DECODE_THREADS, threads_each(processes) + 1)
 
 
 def devices_each(processes: int, said: str) -> list[str]:
@@ -70,7 +78,8 @@ class Supervisor:
     """Starts with `start`; `poll` is called until it returns an exit code."""
 
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
-        each = {THREADS: os.environ.get(THREADS) or str(threads_each(processes))}
+        shares = {THREADS: threads_each(processes), DECODE_THREADS: decode_threads_each(processes)}
+        each = {name: os.environ.get(name) or str(share) for name, share in shares.items()}
         self._environment = each | dict(environment)
         said = self._environment.get(DEVICE) or os.environ.get(DEVICE) or "auto"
         self._slots = [_Slot(device) for device in devices_each(processes, said)]
