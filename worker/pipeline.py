@@ -2,7 +2,8 @@
 
 An image moves on by itself: a fetch thread hands its bytes to a decode thread, which hands
 the pixels to the micro-batcher, whose answer is the image's outcome. Any error on the way
-is the outcome too. What is in flight at once is bounded by a budget of images.
+is the outcome too. What is in flight at once is bounded by a budget of images, and what of it is
+still encoded by one of bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ from millrace.core.errors import (
 from millrace.core.log import get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
+from millrace.core.sizes import MIB
+from millrace.worker.byte_budget import ByteBudget
 from millrace.worker.starvation import Starvation, Stopwatch
 
 log = get_logger(__name__)
+
+ENCODED_BYTES = 256 * MIB
+"""Enough for fifty photographs of 5 MB."""
 
 T = TypeVar("T")
 Fetch = Callable[[ManifestRow], bytes]
@@ -54,11 +60,13 @@ class Batcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Threads per stage, and how many images may be in flight in all of them together."""
+    """Threads per stage, how many images may be in flight in all of them together, and how many
+    bytes of them may be fetched or being fetched, but not decoded."""
 
     fetch: int
     decode: int
     in_flight: int
+    encoded_bytes: int = ENCODED_BYTES
 
 
 @dataclass(slots=True)
@@ -98,6 +106,7 @@ class Pipeline:
         self.starvation = Starvation(batcher.waiting.seconds)
         """For whoever has chunks in hand."""
         self._budget = threading.BoundedSemaphore(threads.in_flight)
+        self._encoded = ByteBudget(threads.encoded_bytes)
         self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
 
@@ -148,18 +157,30 @@ class Pipeline:
         self._decoders.shutdown()
 
     def _fetch_one(self, image: Image, fetch: Fetch, countdown: _Countdown) -> None:
+        size = max(0, image.row.size or 0)
+        self._encoded.take(size)
         started = time.perf_counter()
         try:
             data = fetch(image.row)
         except BaseException as error:
             # A panic in a native library is no Exception; the chunk would wait for it for ever.
             image.fetch_us = _us_since(started)
+            self._encoded.give_back(size)
             self._withdraw(image, fetch_error(error), countdown)
             return
         image.fetch_us = _us_since(started)
+        # A manifest of the user's own may know no size, or another.
+        self._encoded.correct(size, len(data))
         self._decoders.submit(self._decode_one, image, data, countdown)
 
     def _decode_one(self, image: Image, data: bytes, countdown: _Countdown) -> None:
+        try:
+            self._hand_over(image, data, countdown)
+        finally:
+            # Not before: while the pixels wait for room in a batch, this thread keeps the bytes.
+            self._encoded.give_back(len(data))
+
+    def _hand_over(self, image: Image, data: bytes, countdown: _Countdown) -> None:
         started = time.perf_counter()
         try:
             pixels = self._decode(data)
