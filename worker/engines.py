@@ -16,6 +16,7 @@ log = get_logger(__name__)
 def load_predictor(bundle: Bundle, tuning: Tuning) -> Predictor:
     """The model in the engine asked for. Raises ModelError, MissingExtra."""
     predictor, why = _load(bundle, tuning)
+    predictor.why = why
     log.info(f"the engine is {predictor.title}", precision=str(tuning.precision), why=why)
     return predictor
 

@@ -26,6 +26,7 @@ from millrace.core.settings import Settings
 from millrace.worker.model_source import find_model
 from millrace.worker.options import WorkerOptions
 from millrace.worker.supervisor import (
+    CREW,
     DECODE_THREADS,
     DEVICE,
     THREADS,
@@ -109,7 +110,11 @@ def _environments(
     decode_threads = decode_threads_each(processes)
     if "decode_threads" in options.model_fields_set:
         decode_threads = options.decode_threads
-    shares = {THREADS: str(threads_each(processes)), DECODE_THREADS: str(decode_threads)}
+    shares = {
+        CREW: str(processes),
+        THREADS: str(threads_each(processes)),
+        DECODE_THREADS: str(decode_threads),
+    }
     devices = devices_each(processes, options.device)
     return [{**environment, **shares, DEVICE: device} for device in devices]
 

@@ -26,6 +26,7 @@ THREADS = "MILLRACE_THREADS"
 DECODE_THREADS = "MILLRACE_DECODE_THREADS"
 MOST_DECODE_THREADS = 256
 DEVICE = "MILLRACE_DEVICE"
+CREW = "MILLRACE_CREW"
 
 HOPELESS = frozenset(
     {
@@ -149,6 +150,7 @@ class Supervisor:
                 **os.environ,
                 **self._environment,
                 DEVICE: slot.device,
+                CREW: str(len(self._slots)),
                 PARENT_FD: str(self._child_end),
             },
             pass_fds=[self._child_end],

@@ -163,7 +163,7 @@ def test_probes_are_told_what_the_workers_will_be(
     assert [one["MILLRACE_DEVICE"] for one in told] == ["gpu:0", "gpu:1", "gpu:0"]
     assert {one["MILLRACE_THREADS"] for one in told} == {"2"}
     assert {one["MILLRACE_DECODE_THREADS"] for one in told} == {decode_threads}
-    assert {one["MILLRACE_MODEL"] for one in told} == {"tiny"}
+    assert {(one["MILLRACE_MODEL"], one["MILLRACE_CREW"]) for one in told} == {("tiny", "3")}
 
 
 WAIT = "import threading; threading.Event().wait()"
@@ -193,7 +193,6 @@ def test_a_model_that_cannot_be_run_is_left_to_one_process_which_says_why(
 ) -> None:
     path = Path(environment["MILLRACE_MODELS"]) / "tiny" / "1"
     (path / "saved_model.pb").write_bytes(b"this is no graph")
-    assert best_split(options_of(environment), environment) == split.Split(
-        1, split.threads_each(1), 0.0
-    )
+    alone = split.Split(1, supervisor.threads_each(1), 0.0)
+    assert best_split(options_of(environment), environment) == alone
     assert not kept(environment)

@@ -25,6 +25,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage.local import LocalStore
 from millrace.core.topology import JobKeys, QueueKeys, chunk_object
+from millrace.worker.agreement import Crew
 from millrace.worker.engine import Engine, queues_of
 from millrace.worker.options import WorkerOptions
 from millrace.worker.session import Session
@@ -43,7 +44,7 @@ def bundle(repository: Path) -> Bundle:
 
 def engine_of(settings: Settings, bundle: Bundle, **options: Any) -> Engine:
     wanted = {"model": "tiny", "batch_size": 4, "decode_threads": 2, "threads": 1} | options
-    return Engine(settings, WorkerOptions.load(**wanted), bundle, make_app(settings))
+    return Engine(settings, WorkerOptions.load(**wanted), bundle, make_app(settings), Crew())
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ import os, signal, sys, time
 home = os.environ["STAND_IN_HOME"]
 starts = len(os.listdir(home))
 with open(f"{home}/{os.getpid()}.starting", "w") as note:
-    told = ("MILLRACE_BATCH_SIZE", "MILLRACE_THREADS", "MILLRACE_DECODE_THREADS")
+    told = ("MILLRACE_BATCH_SIZE", "MILLRACE_THREADS", "MILLRACE_DECODE_THREADS", "MILLRACE_CREW")
     note.write(" ".join(os.environ[name] for name in told))
 
 def on_signal(number, frame):
@@ -136,7 +136,7 @@ def test_every_process_is_started_with_the_environment(crew: Callable[..., Crew]
     three.supervisor.start()
     three.wait_for(3)
     assert three.started() == set(three.supervisor.pids)
-    assert {file.read_text() for file in three.home.iterdir()} == {"7 4 6"}
+    assert {file.read_text() for file in three.home.iterdir()} == {"7 4 6 3"}
     three.supervisor.stop()
     assert three.end() == ExitCode.OK
     assert three.supervisor.pids == []
@@ -158,7 +158,7 @@ def test_the_machine_is_shared_unless_the_environment_says_otherwise(
     two.supervisor.start()
     two.wait_for(2)
     assert {file.read_text() for file in two.home.iterdir()} == {
-        f"7 {exported or threads_each(2)} {exported or decode_threads_each(2)}"
+        f"7 {exported or threads_each(2)} {exported or decode_threads_each(2)} 2"
     }
     two.supervisor.stop()
     assert two.end() == ExitCode.OK
