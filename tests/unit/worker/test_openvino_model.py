@@ -78,6 +78,7 @@ def refused(model: SavedModel, **facts: object) -> str:
         ("of_a_hidden_one", {}, "Reshape"),
         ("answering_one_row", {}, "2 images in, output of"),
         ("of_two_outputs", {}, "does not depend"),
+        ("of_a_loss_besides", {}, "1 inputs and 0 outputs"),
         ("of_any_size", {"height": 7, "width": 9}, ""),
         ("of_doubles", {}, "input of"),
         ("of_vectors", {}, "the card says"),

@@ -23,7 +23,7 @@ from tests.unit.worker.saved_models import CLASSES, FORMS, SIDE, SavedModel, Wor
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
 
-@pytest.mark.parametrize("form", [*FORMS, "of_a_hidden_one", "of_two_outputs"])
+@pytest.mark.parametrize("form", [*FORMS, "of_a_hidden_one", "of_two_outputs", "of_a_loss_besides"])
 def test_it_answers_as_tensorflow_itself(form: str, made: Workshop) -> None:
     model = made(form)
     session = Session(model.bundle())
@@ -70,12 +70,44 @@ def test_a_fixed_batch_size_is_known_and_said(form: str, limit: int, made: Works
     assert [entry["batch_size"] for entry in logs if "fixed" in entry["event"]] == [limit]
 
 
-def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(made: Workshop) -> None:
+@pytest.mark.parametrize(
+    ("form", "why"), [("with_a_table", "table"), ("with_a_loop_that_writes", "assignvariable")]
+)
+def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(
+    form: str, why: str, made: Workshop
+) -> None:
     with capture_logs() as logged:
-        Session(made("with_a_table").bundle())
+        Session(made(form).bundle())
     (entry,) = [entry for entry in logged if entry["log_level"] == "warning"]
     assert entry["event"] == "the model runs unfrozen, which is slower"
-    assert "table" in entry["why"].lower(), entry
+    assert why in entry["why"].lower(), entry
+
+
+@pytest.mark.parametrize(
+    ("form", "operations"),
+    [
+        ("with_a_branch", {"If"}),
+        ("with_a_loop", {"While"}),
+        ("image_by_image", {"While", "TensorListFromTensor"}),
+        ("of_old_control_flow", {"Enter", "Exit", "Switch", "Merge"}),
+    ],
+)
+def test_control_flow_is_frozen_like_the_rest(
+    form: str, operations: set[str], made: Workshop
+) -> None:
+    model = made(form)
+    # What TensorFlow 2 calls stateless differs in the name alone.
+    assert operations <= {name.removeprefix("Stateless") for name in model.operations()}
+    with capture_logs() as logged:
+        Session(model.bundle())
+    assert [entry for entry in logged if entry["log_level"] == "warning"] == []
+
+
+def test_tensorflow_2_itself_rejects_a_model_that_is_taken(made: Workshop) -> None:
+    """It answers like `direct` all the same, as the test of all forms shows."""
+    model = made("of_a_loss_besides")
+    with pytest.raises(Exception, match="depends on a placeholder which is not an input"):
+        made.tf.saved_model.load(str(model.path), tags=["myTag"])
 
 
 @pytest.mark.parametrize("form", ["by_operations", "of_one_image", "of_four_images"])
