@@ -17,6 +17,9 @@ from millrace.core.load_tensorflow import load_tensorflow
 
 SIDE, CLASSES = 8, 5
 
+ALONE = ("of_a_hidden_one", "answering_one_row", "mixing_images")
+"""What every engine finds out to take one image at a time."""
+
 FORMS = (
     "scaled_by_tf",
     "scaled_by_torch",
@@ -200,8 +203,14 @@ class Workshop:
 
     def answering_one_row(self, path: Path) -> SavedModel:
         tf = self.tf
-        return self._function(
-            path, self._floats(), lambda x: tf.reduce_mean(self._softmax(x), 0, keepdims=True)
+        return self._alone(path, lambda x: tf.reduce_mean(self._softmax(x), 0, keepdims=True))
+
+    def mixing_images(self, path: Path) -> SavedModel:
+        """Row for row, but each is told apart from the others of its batch."""
+        tf = self.tf
+        return self._alone(
+            path,
+            lambda x: self._softmax(x) - tf.reduce_mean(self._softmax(x), 0, keepdims=True) / 2,
         )
 
     def of_great_appetite(self, path: Path) -> SavedModel:
@@ -229,19 +238,17 @@ class Workshop:
 
     def of_a_hidden_one(self, path: Path) -> SavedModel:
         """Its batch dimension is free, and its graph takes one image all the same."""
+        return self._alone(path, lambda x: self._upside_down(x, [1, SIDE, SIDE, 3]))
+
+    def of_a_well_hidden_one(self, path: Path) -> SavedModel:
+        """Likewise, but no shape tells: the one is worked out of the pixels."""
         tf = self.tf
 
         def call(x: Any) -> Any:
-            return self._softmax(tf.reshape(x, [1, SIDE, SIDE, 3]))
+            one = 1 + tf.cast(x[0, 0, 0, 0] * 0, tf.int32)
+            return self._upside_down(x, tf.stack([one, SIDE, SIDE, 3]))
 
-        model = self._function(path, self._floats(), call)
-        one = model.direct
-        return replace(
-            model,
-            direct=lambda pixels: np.concatenate(
-                [one(pixels[n : n + 1]) for n in range(len(pixels))]
-            ),
-        )
+        return self._alone(path, call)
 
     def of_four_images(self, path: Path) -> SavedModel:
         return self._graph(path, batch=4)
@@ -271,8 +278,23 @@ class Workshop:
     def _softmax(self, x: Any) -> Any:
         return self.tf.nn.softmax(self._linear(x))
 
+    def _upside_down(self, x: Any, shape: Any) -> Any:
+        """Turned over between two changes of shape, or TensorFlow would make one of them."""
+        return self._softmax(self.tf.reverse(self.tf.reshape(x, shape), [1]))
+
     def _floats(self) -> Any:
         return self.tf.TensorSpec([None, SIDE, SIDE, 3], self.tf.float32)
+
+    def _alone(self, path: Path, call: Callable[[Any], Any]) -> SavedModel:
+        """A function that answers rightly for one image at a time."""
+        model = self._function(path, self._floats(), call)
+        one = model.direct
+        return replace(
+            model,
+            direct=lambda pixels: np.concatenate(
+                [one(pixels[n : n + 1]) for n in range(len(pixels))]
+            ),
+        )
 
     def _function(
         self, path: Path, spec: Any, call: Callable[[Any], Any], **resources: Any

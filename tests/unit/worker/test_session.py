@@ -18,7 +18,7 @@ from millrace.worker.predictor import OutOfMemoryError
 from millrace.worker.session import Session
 from millrace.worker.tuning import Tuning
 from tests.support import capture_logs, random_pixels
-from tests.unit.worker.saved_models import CLASSES, FORMS, SIDE, SavedModel, Workshop
+from tests.unit.worker.saved_models import ALONE, CLASSES, FORMS, SIDE, SavedModel, Workshop
 
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
@@ -191,14 +191,16 @@ def test_an_input_that_is_no_picture_is_refused(made: Workshop) -> None:
     assert "[None, 192]" in refused(made("of_vectors")).message
 
 
-def test_a_model_that_does_not_answer_row_for_row_gets_one_image_at_a_time(
-    made: Workshop,
+@pytest.mark.parametrize("form", [*ALONE, "of_a_well_hidden_one"])
+def test_a_model_that_needs_its_images_alone_gets_them_and_it_is_said(
+    form: str, made: Workshop
 ) -> None:
-    model = made("answering_one_row")
-    session = Session(model.bundle())
+    with capture_logs() as logs:
+        session = Session(made(form).bundle())
     assert session.batch_limit == 1
-    alone = [model.direct(PIXELS[n : n + 1]) for n in range(3)]
-    np.testing.assert_allclose(session.predict(PIXELS[:3]), np.concatenate(alone), atol=1e-5)
+    (entry,) = [entry for entry in logs if "fixed" in entry["event"]]
+    assert entry["batch_size"] == 1
+    assert entry["why"]
 
 
 def damaged(made: Workshop, into: Path) -> SavedModel:
