@@ -41,7 +41,7 @@ class OpenVINOModel(Predictor):
         super().__init__(bundle, tuning)
         self._ov = _load_openvino()
         self._loaded = False
-        if tuning.device.startswith("gpu"):
+        if tuning.wants_gpu:
             raise ModelError("OpenVINO is used on CPUs here", hint="--engine tensorflow for a GPU")
         # OpenVINO gives the thread that compiles a stack for signal handlers, and takes its memory
         # back with the model: where signals are handled the next one would end the process.

@@ -25,7 +25,7 @@ from millrace.worker.predictor import (
     Scores,
     tensor_name,
 )
-from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
+from millrace.worker.tuning import GPU_HINT, PLAIN, EngineName, Precision, Tuning, gpus
 
 log = get_logger(__name__)
 
@@ -62,6 +62,7 @@ class Session(Predictor):
             flags = (os.environ.get("TF_XLA_FLAGS", ""), "--tf_xla_cpu_global_jit")
             os.environ["TF_XLA_FLAGS"] = " ".join(flags).strip()  # read once, by the import
         self._tf = load_tensorflow()
+        _check_device(tuning)
         self._config = session_config(self._tf, tuning)
         with as_model_errors(f"{bundle.path} cannot be used"):
             loaded = self._load()
@@ -225,6 +226,30 @@ class Session(Predictor):
         return " or ".join(repr(",".join(tags)) for tags in sets)
 
 
+def usable_gpus() -> int:
+    """How many GPUs TensorFlow itself sees. Raises MissingExtra, ModelError."""
+    return len(load_tensorflow().config.list_physical_devices("GPU"))
+
+
+def _check_device(tuning: Tuning) -> None:
+    """Refuse a GPU that TensorFlow does not see, and what a GPU would pass over in silence."""
+    count = usable_gpus() if tuning.wants_gpu or (tuning.device != "cpu" and gpus()) else 0
+    if count == 0 and not tuning.wants_gpu:
+        return
+    if int(tuning.gpu_number or 0) >= count:
+        raise ModelError(
+            f"there is no device {tuning.device}: TensorFlow sees {count or 'no'} "
+            f"GPU{'' if count == 1 else 's'}",
+            hint=f"--device cpu; {GPU_HINT}",
+        )
+    if tuning.precision is Precision.BFLOAT16:
+        # TensorFlow's rewriter for bfloat16 is oneDNN's; the one for GPUs knows float16 alone.
+        raise ModelError(
+            "bfloat16 is for CPUs here, and the model runs on a GPU",
+            hint="--precision float32, or --device cpu",
+        )
+
+
 def session_config(tf: Any, tuning: Tuning) -> Any:
     """A `ConfigProto` for the tuning."""
     tf1 = tf.compat.v1
@@ -234,7 +259,7 @@ def session_config(tf: Any, tuning: Tuning) -> Any:
         gpu_options=tf1.GPUOptions(
             allow_growth=tuning.gpu_memory is None,
             per_process_gpu_memory_fraction=tuning.gpu_memory,
-            visible_device_list=tuning.device.partition(":")[2],
+            visible_device_list=tuning.gpu_number,
         ),
     )
     if tuning.device == "cpu":
