@@ -40,7 +40,7 @@ class WorkerOptions(EnvironmentSettings):
     logits: bool = False
     engine: EngineName = EngineName.AUTO
     precision: Precision = Field(Precision.FLOAT32, description="auto is float32")
-    device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")
+    device: str = Field("auto", pattern=r"^(cpu|(auto|gpu)(:\d{1,3})?)$")
     gpu_memory: float | None = Field(
         None, gt=0, le=1, description="share of a GPU's memory; by default it grows as needed"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
 from millrace.core.sizes import MIB
 from millrace.worker.byte_budget import ByteBudget
+from millrace.worker.crowding import Crowding, Lap
 from millrace.worker.starvation import Starvation, Stopwatch
 
 log = get_logger(__name__)
@@ -71,7 +73,8 @@ class Threads:
 
 @dataclass(slots=True)
 class Image:
-    """One image on its way: its row, then its scores or its error, and the time it took."""
+    """One image on its way: its row, then its scores or its error, and the time it took; of
+    decoding, the CPU time."""
 
     row: ManifestRow
     scores: npt.NDArray[np.float32] | None = None
@@ -105,6 +108,7 @@ class Pipeline:
         self._threads = threads
         self.starvation = Starvation(batcher.waiting.seconds)
         """For whoever has chunks in hand."""
+        self._crowding = Crowding()
         self._budget = threading.BoundedSemaphore(threads.in_flight)
         self._encoded = ByteBudget(threads.encoded_bytes)
         self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
@@ -139,7 +143,8 @@ class Pipeline:
 
     def timing(self, images: Sequence[Image], write_us: int) -> TimingTotals:
         """The time a chunk's images took, by stage. What the model waited since the last chunk
-        is put down to the stage that, spread over its threads, took this one longest."""
+        is put down to the stage that, spread over its threads, took this one longest; and to
+        decoding, if that holds the cores, its share of the time in which the model predicted."""
         fetch = sum(image.fetch_us for image in images)
         decode = sum(image.decode_us for image in images)
         infer = sum(image.infer_us for image in images)
@@ -148,8 +153,12 @@ class Pipeline:
             "decode": decode / self._threads.decode,
             "write": write_us / max(1, self.starvation.chunks),
         }
-        waited = {f"wait_{max(took, key=lambda stage: took[stage])}": self.starvation.take_us()}
-        return TimingTotals(fetch, decode, infer, write_us, **waited)
+        lost = int(infer * self._crowding.take())
+        waited = Counter(
+            {f"wait_{max(took, key=lambda stage: took[stage])}": self.starvation.take_us()}
+        )
+        waited["wait_decode"] += lost
+        return TimingTotals(fetch, decode, infer - lost, write_us, **waited)
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
@@ -181,14 +190,14 @@ class Pipeline:
             self._encoded.give_back(len(data))
 
     def _hand_over(self, image: Image, data: bytes, countdown: _Countdown) -> None:
-        started = time.perf_counter()
+        began = Lap.begin()
         try:
             pixels = self._decode(data)
         except BaseException as error:
-            image.decode_us = _us_since(started)
+            image.decode_us = self._crowding.decoded(began)
             self._withdraw(image, as_item_error(error, Stage.DECODE), countdown)
             return
-        image.decode_us = _us_since(started)
+        image.decode_us = self._crowding.decoded(began)
 
         def on_result(answer: npt.NDArray[np.float32] | Exception, us: int) -> None:
             image.infer_us = us

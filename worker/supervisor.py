@@ -61,7 +61,7 @@ def devices_each(processes: int, said: str) -> list[str]:
     count = gpus()
     if count < 2 or said not in ("auto", "gpu"):
         return [said] * processes
-    return [f"gpu:{number % count}" for number in range(processes)]
+    return [f"{said}:{number % count}" for number in range(processes)]
 
 
 @dataclass(slots=True)

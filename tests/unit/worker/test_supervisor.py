@@ -297,7 +297,7 @@ def test_a_great_machine_has_no_more_decode_threads_than_may_be_said(
     [
         ("", "auto", ["auto", "auto", "auto"]),
         ("0", "auto", ["auto", "auto", "auto"]),
-        ("0,1", "auto", ["gpu:0", "gpu:1", "gpu:0"]),
+        ("0,1", "auto", ["auto:0", "auto:1", "auto:0"]),
         ("2,3", "gpu", ["gpu:0", "gpu:1", "gpu:0"]),
         ("0,1", "gpu:1", ["gpu:1", "gpu:1", "gpu:1"]),
         ("0,1", "cpu", ["cpu", "cpu", "cpu"]),
