@@ -158,7 +158,7 @@ def test_probes_are_told_what_the_workers_will_be(
 ) -> None:
     monkeypatch.setattr(supervisor, "gpus", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    options = WorkerOptions.load(model="tiny", decode_threads=said)
+    options = WorkerOptions.load(model="tiny", device="gpu", decode_threads=said)
     told = split._environments(3, {"MILLRACE_MODEL": "tiny"}, options)
     assert [one["MILLRACE_DEVICE"] for one in told] == ["gpu:0", "gpu:1", "gpu:0"]
     assert {one["MILLRACE_THREADS"] for one in told} == {"2"}
