@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.progress import listing_progress, prediction_progress
+from millrace.cli.what_runs import WhatRuns
 from millrace.core.errors import ExitCode, ModelError
 from millrace.core.job import JobState, Reason
 from millrace.core.model_ref import ModelRef
@@ -66,8 +67,9 @@ def run_locally(
         with crew_of(processes, {**environment, "MILLRACE_REDIS_URL": redis.url}) as workers:
             with listing_progress(quiet=quiet) as listed:
                 job = submit_spec(services, spec, listed)
+            said = WhatRuns(services.fleet, quiet=quiet)
             with prediction_progress(quiet=quiet) as predicted:
-                return _watch(services, job, workers, predicted, ctrl_c)
+                return _watch(services, job, workers, predicted, said, ctrl_c)
 
 
 class Crew:
@@ -122,6 +124,7 @@ def _watch(
     job: Job,
     crew: Crew,
     progress: Callable[[JobStatus], None],
+    said: WhatRuns,
     ctrl_c: CtrlC,
 ) -> JobStatus:
     """Wait for the job, unless the workers give up first."""
@@ -130,6 +133,7 @@ def _watch(
             ctrl_c.check()
             status = job.status()
             progress(status)
+            said.look(last=status.terminal)
             if status.terminal:
                 return status
             if crew.gone.wait(0.3) or (status.started_at is None and crew.keeps_failing):

@@ -15,6 +15,7 @@ from millrace.core.status import JobStatus
 
 if TYPE_CHECKING:
     from millrace.core.fleet import SeenWorker
+    from millrace.core.running import Running
     from millrace.producer.preview import Preview
 
 _COLOURS = {
@@ -110,17 +111,29 @@ def jobs(rows: list[JobStatus]) -> None:
 
 
 def workers(rows: list[SeenWorker]) -> None:
-    table = _columns("worker", "model", "state", "images", "images/s", "last seen")
+    table = _columns(
+        "worker", "model", "state", "engine", "batch", "images", "images/s", "last seen"
+    )
     for row in rows:
+        running = row.info.running
         table.add_row(
             escape(row.info.worker.partition("/")[0]),
             escape(row.info.model),
             "[red]lost[/]" if row.lost else row.info.state,
+            escape(_engine(running)) if running else "",
+            f"{running.batch_size:,}" if running else "",
             f"{row.info.images:,}",
             f"{row.info.images_per_s:,.1f}",
             ago(row.last_seen),
         )
     print_table(table if rows else "no workers")
+
+
+def _engine(running: Running) -> str:
+    """`openvino bfloat16, 98.4% as float32`"""
+    agreement = running.top_1_agreement
+    agrees = "" if agreement is None else f", {agreement:.1%} as float32"
+    return f"{running.engine} {running.precision}{agrees}"
 
 
 def preview(found: Preview) -> None:
@@ -175,7 +188,7 @@ def _grid() -> Table:
 def _columns(*names: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in names:
-        numeric = name in ("images", "failed", "done", "images/s")
+        numeric = name in ("batch", "images", "failed", "done", "images/s")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "job")
     return table
 

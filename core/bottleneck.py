@@ -2,7 +2,8 @@
 
 Where stages overlap, the time an image spends in each says little: a stage that waits looks as
 slow as one that works. What tells is whether the model starved. While it predicts nearly all the
-time, it is the limit. If it waits, then for the stage whose threads were the busiest meanwhile.
+time, it is the limit. If it waits, then for the stage whose threads were the busiest meanwhile; and
+for decoding, if that holds the cores that the model needs.
 """
 
 from __future__ import annotations

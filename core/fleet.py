@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from millrace.core.errors import CorruptRecord
 from millrace.core.record import from_ms
 from millrace.core.redis_client import RedisClient
+from millrace.core.running import Running
 from millrace.core.topology import WORKERS, worker_key
 
 WorkerState = Literal["loading", "idle", "busy", "stopping"]
@@ -34,6 +35,8 @@ class WorkerInfo:
     images_per_s: float
     """Over the last heartbeats."""
     started_ms: int
+    running: Running | None = None
+    """None while it loads."""
 
     @property
     def host(self) -> str:
@@ -66,7 +69,7 @@ class Fleet:
         with self._redis.errors():
             seconds, micros = self._redis.raw.time()
             pipe = self._redis.raw.pipeline(transaction=False)
-            pipe.hset(key, mapping=asdict(info))
+            pipe.hset(key, mapping=_written(info))
             pipe.expire(key, FORGOTTEN_AFTER_S)
             pipe.zadd(WORKERS, {info.worker: seconds * 1000 + micros // 1000})
             pipe.execute()
@@ -99,8 +102,15 @@ class Fleet:
         ]
 
 
-def _read(fields: dict[bytes, bytes]) -> WorkerInfo:
-    text = {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+def _written(info: WorkerInfo) -> dict[str, Any]:
+    """As fields of a hash, whose values are strings and numbers; what is unknown is left out."""
+    known = {field.name: getattr(info, field.name) for field in fields(info)}
+    running = known.pop("running")
+    return known if running is None else known | {"running": running.to_json()}
+
+
+def _read(described: dict[bytes, bytes]) -> WorkerInfo:
+    text = {name.decode(): value.decode("utf-8", "replace") for name, value in described.items()}
     try:
         return WorkerInfo(
             worker=text["worker"],
@@ -111,6 +121,7 @@ def _read(fields: dict[bytes, bytes]) -> WorkerInfo:
             images=int(text["images"]),
             images_per_s=float(text["images_per_s"]),
             started_ms=int(text["started_ms"]),
+            running=Running.from_json(text["running"]) if "running" in text else None,
         )
     except (KeyError, ValueError) as error:
         raise CorruptRecord(f"not a worker's description: {error!r}") from error

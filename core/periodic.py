@@ -23,15 +23,21 @@ class Periodic:
     def __init__(self, name: str, every_s: float, action: Callable[[], object]) -> None:
         self._name, self._every_s, self._action = name, every_s, action
         self._told: float | None = None
-        self._stop = threading.Event()
+        self._due = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def soon(self) -> None:
+        """Call it without waiting for its time, once more if it is under way."""
+        self._due.set()
+
     def stop(self) -> None:
         """Wait for the action under way, and end the thread."""
-        self._stop.set()
+        self._stopping = True
+        self._due.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -43,7 +49,9 @@ class Periodic:
                 self._works()
             except Exception as error:
                 self._fails(error)
-            if self._stop.wait(pause):
+            self._due.wait(pause)
+            self._due.clear()
+            if self._stopping:
                 return
 
     def _works(self) -> None:

@@ -31,8 +31,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class TimingTotals:
-    """Worker time by stage, summed over images, in microseconds; and how long the model waited
-    while chunks were in hand, by the stage that kept it waiting."""
+    """Worker time by stage, summed over images, in microseconds, that of decoding on the CPU; and
+    how long the model waited while chunks were in hand, by the stage that kept it waiting."""
 
     fetch: int = 0
     decode: int = 0

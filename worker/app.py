@@ -21,6 +21,7 @@ from millrace.core.message import ChunkMessage
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import PREDICT_CHUNK
+from millrace.worker.agreement import Crew
 from millrace.worker.engine import Engine, queues_of
 from millrace.worker.exits import fail
 from millrace.worker.model_source import find_model
@@ -62,7 +63,7 @@ class BeatStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._timer.cancel()
 
 
-def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
+def make_worker_app(settings: Settings, options: WorkerOptions, crew: Crew) -> Celery:
     """An app that knows one task and one model. Raises ModelNotFound, ModelError, …"""
     bundle = find_model(Services(settings), options)
     app = make_app(
@@ -74,7 +75,7 @@ def make_worker_app(settings: Settings, options: WorkerOptions) -> Celery:
     )
     app.conf.message_key = settings.message_key_bytes
     app.conf.worker_consumer = "millrace.worker.intake:ChunkConsumer"
-    app.engine = Engine(settings, options, bundle, app)
+    app.engine = Engine(settings, options, bundle, app, crew)
     app.steps["worker"].add(EngineStep)
     app.steps["consumer"].add(BeatStep)
 
@@ -98,7 +99,7 @@ def _from_environment() -> Celery:
         setup_logging.connect(_keep_our_logging)
         # Of root, for the sake of pickle, which is not taken here.
         warnings.filterwarnings("ignore", category=SecurityWarning)
-        return make_worker_app(settings, WorkerOptions.load())
+        return make_worker_app(settings, WorkerOptions.load(), Crew.load())
     except MillraceError as error:
         fail(error)
 

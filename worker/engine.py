@@ -15,6 +15,7 @@ from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import queue_name
+from millrace.worker.agreement import Crew
 from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.in_hand import InHand
 from millrace.worker.inference import Inference
@@ -30,7 +31,7 @@ class Engine:
     """Loaded and warmed before it takes work; stopped only when nothing is in hand."""
 
     def __init__(
-        self, settings: Settings, options: WorkerOptions, bundle: Bundle, app: Celery
+        self, settings: Settings, options: WorkerOptions, bundle: Bundle, app: Celery, crew: Crew
     ) -> None:
         """Put the parts together; nothing is loaded or connected yet."""
         self.name = worker_name()
@@ -38,7 +39,7 @@ class Engine:
         self.queues = queues_of(bundle)
         self.beat = Beat()
         """Touched by the consumer's event loop."""
-        self._options = options
+        self._options, self._crew = options, crew
         self._services = Services(settings, app)
         self._in_hand = InHand()
         self._claims = Claims(
@@ -84,36 +85,35 @@ class Engine:
 
     def _load(self) -> None:
         options, card = self._options, self.bundle.card
-        self._inference = Inference(self.bundle, options)
+        inference = Inference(self.bundle, options, self._crew, self._heartbeat.soon)
+        self._inference = inference
         identity = ModelIdentity(card.version or "", self.bundle.digest)
         self._runner = ChunkRunner(
             self._services,
             self._claims,
-            self._inference.pipeline,
-            Model(identity, self.queues, self._inference.head),
+            inference.pipeline,
+            Model(identity, self.queues, inference.head),
             self._in_hand,
             all_under_way,
         )
         self._watchdog = Watchdog(
             [
                 Watched("the consumer", self._consumer_age, options.watchdog_s),
-                Watched(
-                    "a prediction", self._inference.batcher.predicting_for, options.predict_limit_s
-                ),
+                Watched("a prediction", inference.batcher.predicting_for, options.predict_limit_s),
             ],
             self._services.redis.ping,
         )
         self.beat.touch()
         self._watchdog.start()
-        self._heartbeat.start()
+        self._heartbeat.start(lambda: inference.running)
         self._reconciling.start()
         log.info(
             "ready",
             worker=self.name,
             model=str(ModelRef(card.name, card.version)),
-            engine=str(self._inference.predictor.engine),
+            engine=str(inference.predictor.engine),
             precision=str(options.precision),
-            batch_size=self._inference.batch_size,
+            batch_size=inference.batch_size,
             threads=options.threads,
             slots=options.slots,
         )

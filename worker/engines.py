@@ -8,7 +8,7 @@ from millrace.core.bundle import Bundle
 from millrace.core.errors import ModelError
 from millrace.core.log import get_logger
 from millrace.worker.predictor import Predictor
-from millrace.worker.tuning import EngineName, Tuning, gpus
+from millrace.worker.tuning import GPU_HINT, EngineName, Tuning, gpus
 
 log = get_logger(__name__)
 
@@ -16,6 +16,7 @@ log = get_logger(__name__)
 def load_predictor(bundle: Bundle, tuning: Tuning) -> Predictor:
     """The model in the engine asked for. Raises ModelError, MissingExtra."""
     predictor, why = _load(bundle, tuning)
+    predictor.why = why
     log.info(f"the engine is {predictor.title}", precision=str(tuning.precision), why=why)
     return predictor
 
@@ -51,6 +52,24 @@ def _against_openvino(tuning: Tuning) -> str | None:
         return "OpenVINO is not installed"
     if tuning.xla:
         return "XLA is TensorFlow's"
-    if tuning.device != "cpu" and (tuning.device != "auto" or gpus()):
+    if tuning.wants_gpu:
+        return "a GPU was asked for"
+    if tuning.device != "cpu" and gpus() and _tensorflow_gpus():
         return "the model runs on a GPU"
     return None
+
+
+def _tensorflow_gpus() -> int:
+    """Asked of TensorFlow itself, which takes seconds to import: a GPU that is there is of no use
+    to a TensorFlow made for CPUs."""
+    from millrace.worker.session import usable_gpus
+
+    try:
+        count = usable_gpus()
+    except ModelError:
+        count = 0
+    if not count:
+        log.warning(
+            "there is a GPU, and TensorFlow cannot use it; the model runs on the CPU", hint=GPU_HINT
+        )
+    return count

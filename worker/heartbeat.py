@@ -6,12 +6,14 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 
 from millrace.core.claims import Claims
 from millrace.core.errors import MillraceError
 from millrace.core.fleet import Fleet, WorkerInfo, WorkerState
 from millrace.core.log import get_logger
 from millrace.core.periodic import Periodic
+from millrace.core.running import Running
 from millrace.core.topology import QueueKeys
 from millrace.worker.in_hand import InHand
 
@@ -43,6 +45,7 @@ class Heartbeat:
     ) -> None:
         self._name, self._model, self._queues, self._slots = name, model, queues, slots
         self._claims, self._fleet, self._in_hand = claims, fleet, in_hand
+        self._running: Callable[[], Running | None] = lambda: None
         self._started_ms = int(time.time() * 1000)
         self._seen = (time.monotonic(), 0)
         self._rate = 0.0
@@ -61,11 +64,18 @@ class Heartbeat:
                 images=self._in_hand.images,
                 images_per_s=round(self._rate, 2),
                 started_ms=self._started_ms,
+                running=self._running(),
             )
         )
 
-    def start(self) -> None:
+    def start(self, running: Callable[[], Running]) -> None:
+        """Beat from now on, and tell how the model, which is loaded, is `running`."""
+        self._running = running
         self._thread.start()
+
+    def soon(self) -> None:
+        """Beat without waiting for the next time: there is something new to say."""
+        self._thread.soon()
 
     def stop(self) -> None:
         """End the thread and leave the fleet."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.core.bundle import Bundle
-from millrace.worker.agreement import Agreement
+from millrace.core.running import Running, one_line
+from millrace.worker.agreement import Agreement, Compared, Crew
 from millrace.worker.batch_size import warm_up
 from millrace.worker.batcher import BatchLimits, MicroBatcher
 from millrace.worker.engines import load_predictor
@@ -18,16 +20,20 @@ from millrace.worker.tuning import Precision
 
 
 class Inference:
-    """Loaded and warmed when it is made; takes images until it is closed.
+    """Loaded and warmed when it is made; takes images until it is closed."""
 
-    Raises ModelError, MissingExtra.
-    """
-
-    def __init__(self, bundle: Bundle, options: WorkerOptions) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: WorkerOptions,
+        crew: Crew,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`told` is called when `running` has changed. Raises ModelError, MissingExtra."""
         self.predictor = load_predictor(bundle, options.tuning)
         self.head: Head = make_head(bundle, self.predictor.output_shape)
         self.batch_size = warm_up(self.predictor, options.batch_size)
-        self._agreement = self._compared(options)
+        self._agreement = self._compared(options, crew, told)
         self.batcher = MicroBatcher(
             (self._agreement or self.predictor).predict,
             BatchLimits(self.batch_size, options.max_delay_ms / 1000),
@@ -44,12 +50,30 @@ class Inference:
         )
         self.batcher.start()
 
-    def _compared(self, options: WorkerOptions) -> Agreement | None:
+    @property
+    def running(self) -> Running:
+        """How the model runs, as far as is known by now."""
+        compared = self._agreement.compared if self._agreement is not None else Compared()
+        return Running(
+            engine=str(self.predictor.engine),
+            why=one_line(self.predictor.why),
+            precision=str(self.predictor.tuning.precision),
+            batch_size=self.batch_size,
+            to_compare=compared.sample,
+            compared=compared.images,
+            top_1_agreement=compared.share,
+        )
+
+    def _compared(
+        self, options: WorkerOptions, crew: Crew, told: Callable[[], None]
+    ) -> Agreement | None:
         if options.precision is Precision.FLOAT32:
             return None
         exact = replace(options.tuning, engine=self.predictor.engine, precision=Precision.FLOAT32)
         reference = load_predictor(self.predictor.bundle, exact)
-        return Agreement(self.predictor, reference)
+        agreement = Agreement(self.predictor, reference, crew.sample, told)
+        agreement.warm_up(self.batch_size)
+        return agreement
 
     def close(self) -> None:
         """End the pipeline that feeds the batcher, then the batcher. Nothing may be running."""

@@ -6,9 +6,7 @@ TensorFlow's engine may still run it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from millrace.core.bundle import Bundle
 from millrace.core.card import Channels
 from millrace.core.errors import ExitCode, MissingExtra, ModelError
 from millrace.core.saved_model_tags import tag_sets
+from millrace.worker.engine_errors import as_model_errors, telling_line
 from millrace.worker.exits import fail
 from millrace.worker.predictor import BAKED_IN, Pixels, Predictor, Scores, tensor_name
 from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
@@ -42,26 +41,32 @@ class OpenVINOModel(Predictor):
         super().__init__(bundle, tuning)
         self._ov = _load_openvino()
         self._loaded = False
-        if tuning.device.startswith("gpu"):
+        if tuning.wants_gpu:
             raise ModelError("OpenVINO is used on CPUs here", hint="--engine tensorflow for a GPU")
         # OpenVINO gives the thread that compiles a stack for signal handlers, and takes its memory
         # back with the model: where signals are handled the next one would end the process.
-        with self._as_model_errors(), ThreadPoolExecutor(1, "openvino") as aside:
+        refusal = as_model_errors(
+            f"OpenVINO cannot use {bundle.path}", hint="--engine tensorflow takes every SavedModel"
+        )
+        with refusal, ThreadPoolExecutor(1, "openvino") as aside:
             aside.submit(self._load).result()
         self._loaded = True
 
     def _load(self) -> None:
-        self._request = self._compile(self._normalised(self._read()))
+        model = self._read()
+        if self.batch_limit is None and (why := self._against_two(model)):
+            self._fix_batch(1, why)
+        self._request = self._compile(self._normalised(model))
         if why := self._try_out():
-            raise ModelError(why)
+            self._fix_batch(1, why)
 
     def _run(self, pixels: Pixels) -> Scores:
         try:
             self._request.infer([pixels])
         except RuntimeError as error:
-            failure = ModelError(f"{self.bundle.card.name}: {_line(error)}")
             if not self._loaded:
-                raise failure from error
+                raise  # and so refuse the model, for this process cannot try it another way
+            failure = ModelError(f"{self.bundle.card.name}: {telling_line(error)}")
             failure.exit_code = ExitCode.INTERNAL  # another process may fare better
             fail(failure)
         # The request's own answer is overwritten by the next one.
@@ -112,6 +117,17 @@ class OpenVINOModel(Predictor):
         if shape.rank.is_static and shape[0].is_static:
             self._fix_batch(shape[0].get_length(), BAKED_IN)
 
+    def _against_two(self, model: Any) -> str | None:
+        """Why a batch cannot hold two images, if the shapes tell: they must, for after a
+        prediction that failed this process could answer no more."""
+        trial = model.clone()
+        try:
+            trial.reshape([2, *self.input_shape])
+        except RuntimeError as error:
+            trial.reshape([1, *self.input_shape])  # raises if it is not for the two
+            return telling_line(error)
+        return None
+
     def _normalised(self, model: Any) -> Any:
         """The model behind a uint8 input and the card's normalisation."""
         from openvino.preprocess import PrePostProcessor
@@ -155,19 +171,6 @@ class OpenVINOModel(Predictor):
         }
         return self._ov.Core().compile_model(model, "CPU", options).create_infer_request()
 
-    @contextmanager
-    def _as_model_errors(self) -> Iterator[None]:
-        """OpenVINO raises nearly anything for a model it cannot use."""
-        try:
-            yield
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"OpenVINO cannot use {self.bundle.path}: {_line(error)}",
-                hint="--engine tensorflow takes every SavedModel",
-            ) from error
-
 
 def _load_openvino() -> Any:
     try:
@@ -181,10 +184,3 @@ def _load_openvino() -> Any:
 
 def _each(numbers: tuple[float, ...], channels: Channels) -> list[float]:
     return list(numbers) * (channels.depth // len(numbers))
-
-
-def _line(error: Exception) -> str:
-    """The line of an error that says something: OpenVINO puts where it happened first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Check ", "Exception from", "FrontEnd"))]
-    return (said or lines or [type(error).__name__])[0][:300]

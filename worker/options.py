@@ -12,6 +12,7 @@ from millrace.core.card import Card, Channels, Normalisation, ResizeFilter, Resi
 from millrace.core.errors import UsageError
 from millrace.core.settings import EnvironmentSettings
 from millrace.core.topology import MODEL_NAME_PATTERN
+from millrace.worker.supervisor import MOST_DECODE_THREADS, decode_threads_each
 from millrace.worker.tuning import EngineName, Precision, Tuning
 
 MAX_PIXELS = 178_956_970
@@ -39,7 +40,7 @@ class WorkerOptions(EnvironmentSettings):
     logits: bool = False
     engine: EngineName = EngineName.AUTO
     precision: Precision = Field(Precision.FLOAT32, description="auto is float32")
-    device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")
+    device: str = Field("auto", pattern=r"^(cpu|(auto|gpu)(:\d{1,3})?)$")
     gpu_memory: float | None = Field(
         None, gt=0, le=1, description="share of a GPU's memory; by default it grows as needed"
     )
@@ -53,7 +54,9 @@ class WorkerOptions(EnvironmentSettings):
     exact_decode: bool = Field(False, description="decode and resize at full scale")
     slots: int = Field(3, ge=1, le=64, description="chunks in flight")
     fetch_threads: int = Field(16, ge=1, le=256)
-    decode_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    decode_threads: int = Field(
+        default_factory=lambda: decode_threads_each(1), ge=1, le=MOST_DECODE_THREADS
+    )
     threads: int = Field(0, ge=0, description="the engine's threads; 0 lets it choose")
     watchdog_s: float = Field(
         60, ge=1, le=86_400, allow_inf_nan=False, description="a consumer may stand still so long"

@@ -2,13 +2,15 @@
 
 An image moves on by itself: a fetch thread hands its bytes to a decode thread, which hands
 the pixels to the micro-batcher, whose answer is the image's outcome. Any error on the way
-is the outcome too. What is in flight at once is bounded by a budget of images.
+is the outcome too. What is in flight at once is bounded by a budget of images, and what of it is
+still encoded by one of bytes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,9 +33,15 @@ from millrace.core.errors import (
 from millrace.core.log import get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
+from millrace.core.sizes import MIB
+from millrace.worker.byte_budget import ByteBudget
+from millrace.worker.crowding import Crowding, Lap
 from millrace.worker.starvation import Starvation, Stopwatch
 
 log = get_logger(__name__)
+
+ENCODED_BYTES = 256 * MIB
+"""Enough for fifty photographs of 5 MB."""
 
 T = TypeVar("T")
 Fetch = Callable[[ManifestRow], bytes]
@@ -54,16 +62,19 @@ class Batcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Threads per stage, and how many images may be in flight in all of them together."""
+    """Threads per stage, how many images may be in flight in all of them together, and how many
+    bytes of them may be fetched or being fetched, but not decoded."""
 
     fetch: int
     decode: int
     in_flight: int
+    encoded_bytes: int = ENCODED_BYTES
 
 
 @dataclass(slots=True)
 class Image:
-    """One image on its way: its row, then its scores or its error, and the time it took."""
+    """One image on its way: its row, then its scores or its error, and the time it took; of
+    decoding, the CPU time."""
 
     row: ManifestRow
     scores: npt.NDArray[np.float32] | None = None
@@ -97,7 +108,9 @@ class Pipeline:
         self._threads = threads
         self.starvation = Starvation(batcher.waiting.seconds)
         """For whoever has chunks in hand."""
+        self._crowding = Crowding()
         self._budget = threading.BoundedSemaphore(threads.in_flight)
+        self._encoded = ByteBudget(threads.encoded_bytes)
         self._fetchers = ThreadPoolExecutor(threads.fetch, thread_name_prefix="fetch")
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
 
@@ -130,7 +143,8 @@ class Pipeline:
 
     def timing(self, images: Sequence[Image], write_us: int) -> TimingTotals:
         """The time a chunk's images took, by stage. What the model waited since the last chunk
-        is put down to the stage that, spread over its threads, took this one longest."""
+        is put down to the stage that, spread over its threads, took this one longest; and to
+        decoding, if that holds the cores, its share of the time in which the model predicted."""
         fetch = sum(image.fetch_us for image in images)
         decode = sum(image.decode_us for image in images)
         infer = sum(image.infer_us for image in images)
@@ -139,8 +153,12 @@ class Pipeline:
             "decode": decode / self._threads.decode,
             "write": write_us / max(1, self.starvation.chunks),
         }
-        waited = {f"wait_{max(took, key=lambda stage: took[stage])}": self.starvation.take_us()}
-        return TimingTotals(fetch, decode, infer, write_us, **waited)
+        lost = int(infer * self._crowding.take())
+        waited = Counter(
+            {f"wait_{max(took, key=lambda stage: took[stage])}": self.starvation.take_us()}
+        )
+        waited["wait_decode"] += lost
+        return TimingTotals(fetch, decode, infer - lost, write_us, **waited)
 
     def close(self) -> None:
         """End the threads; nothing may be running."""
@@ -148,26 +166,38 @@ class Pipeline:
         self._decoders.shutdown()
 
     def _fetch_one(self, image: Image, fetch: Fetch, countdown: _Countdown) -> None:
+        size = max(0, image.row.size or 0)
+        self._encoded.take(size)
         started = time.perf_counter()
         try:
             data = fetch(image.row)
         except BaseException as error:
             # A panic in a native library is no Exception; the chunk would wait for it for ever.
             image.fetch_us = _us_since(started)
+            self._encoded.give_back(size)
             self._withdraw(image, fetch_error(error), countdown)
             return
         image.fetch_us = _us_since(started)
+        # A manifest of the user's own may know no size, or another.
+        self._encoded.correct(size, len(data))
         self._decoders.submit(self._decode_one, image, data, countdown)
 
     def _decode_one(self, image: Image, data: bytes, countdown: _Countdown) -> None:
-        started = time.perf_counter()
+        try:
+            self._hand_over(image, data, countdown)
+        finally:
+            # Not before: while the pixels wait for room in a batch, this thread keeps the bytes.
+            self._encoded.give_back(len(data))
+
+    def _hand_over(self, image: Image, data: bytes, countdown: _Countdown) -> None:
+        began = Lap.begin()
         try:
             pixels = self._decode(data)
         except BaseException as error:
-            image.decode_us = _us_since(started)
+            image.decode_us = self._crowding.decoded(began)
             self._withdraw(image, as_item_error(error, Stage.DECODE), countdown)
             return
-        image.decode_us = _us_since(started)
+        image.decode_us = self._crowding.decoded(began)
 
         def on_result(answer: npt.NDArray[np.float32] | Exception, us: int) -> None:
             image.infer_us = us

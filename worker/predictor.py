@@ -45,6 +45,8 @@ class Predictor(ABC):
     def __init__(self, bundle: Bundle, tuning: Tuning) -> None:
         self.bundle = bundle
         self.tuning = tuning
+        self.why = ""
+        """This engine, in words."""
         self.batch_limit: int | None = None
         """The batch size, if the model fixes it."""
 

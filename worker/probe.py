@@ -19,6 +19,7 @@ from millrace.core.log import configure
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.worker.agreement import Crew
 from millrace.worker.exits import fail
 from millrace.worker.inference import Inference
 from millrace.worker.model_source import find_model
@@ -65,7 +66,7 @@ def main() -> None:
         settings = Settings.load()
         configure("error", settings.log_format)
         options = WorkerOptions.load()
-        inference = Inference(find_model(Services(settings), options), options)
+        inference = Inference(find_model(Services(settings), options), options, Crew.load())
     except MillraceError as error:
         fail(error)
     print(READY, flush=True)

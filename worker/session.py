@@ -7,8 +7,7 @@ pixels are fed as uint8 and normalised inside the graph.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
+from millrace.worker.engine_errors import as_model_errors, telling_line
 from millrace.worker.predictor import (
     BAKED_IN,
     OutOfMemoryError,
@@ -25,7 +25,7 @@ from millrace.worker.predictor import (
     Scores,
     tensor_name,
 )
-from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
+from millrace.worker.tuning import GPU_HINT, PLAIN, EngineName, Precision, Tuning, gpus
 
 log = get_logger(__name__)
 
@@ -62,8 +62,9 @@ class Session(Predictor):
             flags = (os.environ.get("TF_XLA_FLAGS", ""), "--tf_xla_cpu_global_jit")
             os.environ["TF_XLA_FLAGS"] = " ".join(flags).strip()  # read once, by the import
         self._tf = load_tensorflow()
+        _check_device(tuning)
         self._config = session_config(self._tf, tuning)
-        with self._as_model_errors("cannot be used"):
+        with as_model_errors(f"{bundle.path} cannot be used"):
             loaded = self._load()
             if loaded.batch is not None:
                 self._fix_batch(loaded.batch, BAKED_IN)
@@ -84,7 +85,7 @@ class Session(Predictor):
         except self._tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(str(error)) from error
         except self._tf.errors.OpError as error:
-            raise ModelError(f"{self.bundle.card.name}: {_line(error)}") from error
+            raise ModelError(f"{self.bundle.card.name}: {telling_line(error)}") from error
         return scores
 
     def _load(self) -> _Loaded:
@@ -154,7 +155,7 @@ class Session(Predictor):
         """The model with its variables as constants, behind a uint8 input."""
         from tensorflow.python.framework import convert_to_constants
 
-        with self._as_model_errors("cannot be frozen"):
+        with as_model_errors(f"{self.bundle.path} cannot be frozen"):
             graph_def = convert_to_constants.convert_variables_to_constants_from_session_graph(
                 loaded.session,
                 loaded.graph.as_graph_def(add_shapes=True),
@@ -208,18 +209,8 @@ class Session(Predictor):
         scores = self._tf.cast(output, self._tf.float32)
         return self._tf.nn.softmax(scores) if self.bundle.card.scores == "logits" else scores
 
-    @contextmanager
-    def _as_model_errors(self, what: str) -> Iterator[None]:
-        """TensorFlow raises nearly anything for a model it cannot use."""
-        try:
-            yield
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(f"{self.bundle.path} {what}: {_line(error)}") from error
-
     def _load_error(self, error: Exception) -> ModelError:
-        text = _line(error)
+        text = telling_line(error)
         if "could not be found in SavedModel" in text or "MetaGraphDef" in text:
             return ModelError(
                 f"{self.bundle.path} has no graph with the tags "
@@ -235,6 +226,30 @@ class Session(Predictor):
         return " or ".join(repr(",".join(tags)) for tags in sets)
 
 
+def usable_gpus() -> int:
+    """How many GPUs TensorFlow itself sees. Raises MissingExtra, ModelError."""
+    return len(load_tensorflow().config.list_physical_devices("GPU"))
+
+
+def _check_device(tuning: Tuning) -> None:
+    """Refuse a GPU that TensorFlow does not see, and what a GPU would pass over in silence."""
+    count = usable_gpus() if tuning.wants_gpu or (tuning.device != "cpu" and gpus()) else 0
+    if count == 0 and not tuning.wants_gpu:
+        return
+    if int(tuning.gpu_number or 0) >= count:
+        raise ModelError(
+            f"there is no device {tuning.device}: TensorFlow sees {count or 'no'} "
+            f"GPU{'' if count == 1 else 's'}",
+            hint=f"--device cpu; {GPU_HINT}",
+        )
+    if tuning.precision is Precision.BFLOAT16:
+        # TensorFlow's rewriter for bfloat16 is oneDNN's; the one for GPUs knows float16 alone.
+        raise ModelError(
+            "bfloat16 is for CPUs here, and the model runs on a GPU",
+            hint="--precision float32, or --device cpu",
+        )
+
+
 def session_config(tf: Any, tuning: Tuning) -> Any:
     """A `ConfigProto` for the tuning."""
     tf1 = tf.compat.v1
@@ -244,7 +259,7 @@ def session_config(tf: Any, tuning: Tuning) -> Any:
         gpu_options=tf1.GPUOptions(
             allow_growth=tuning.gpu_memory is None,
             per_process_gpu_memory_fraction=tuning.gpu_memory,
-            visible_device_list=tuning.device.partition(":")[2],
+            visible_device_list=tuning.gpu_number,
         ),
     )
     if tuning.device == "cpu":
@@ -255,9 +270,3 @@ def session_config(tf: Any, tuning: Tuning) -> Any:
         rewrites = config.graph_options.rewrite_options
         rewrites.auto_mixed_precision_onednn_bfloat16 = type(rewrites).ON
     return config
-
-
-def _line(error: Exception) -> str:
-    """The line of an error that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((x for x in lines if x and x != "Graph execution error:"), type(error).__name__)

@@ -9,7 +9,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,9 +18,23 @@ from pathlib import Path
 
 import orjson
 
+from millrace.core.bundle import Bundle, compute_digest
+from millrace.core.errors import MillraceError
 from millrace.core.log import get_logger
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.worker.model_source import find_model
 from millrace.worker.options import WorkerOptions
-from millrace.worker.supervisor import THREADS, threads_each
+from millrace.worker.supervisor import (
+    CREW,
+    DECODE_THREADS,
+    DEVICE,
+    THREADS,
+    decode_threads_each,
+    devices_each,
+    threads_each,
+)
+from millrace.worker.tuning import gpus
 
 log = get_logger(__name__)
 
@@ -28,6 +43,9 @@ READY = "ready"
 
 WORTH = 1.03
 """More processes hold more copies of the model: they must gain this much."""
+
+PATIENCE_S = 300.0
+"""How long probes may take to load their model and measure; some seconds is usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +63,23 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     `environment` configures the processes. Raises nothing of the model's: one that cannot be
     loaded is a split of one process, which will say why.
     """
-    kept = _place(options, environment)
+    try:
+        bundle = find_model(Services(_settings(environment)), options)
+    except MillraceError:
+        return _alone()
+    kept = _place(bundle, options)
     if (known := _read(kept)) is not None:
         log.info("known how to share the cores", **asdict(known))
         return known
     found: list[Split] = []
     candidates = _candidates()
     for processes in candidates:
-        rate = _measure(processes, environment)
+        rate = _measure(_environments(processes, environment, options))
         if rate is None:
             break  # not enough memory, most likely; more processes will not do either
         found.append(Split(processes, threads_each(processes), round(rate, 2)))
         log.info("measured", **asdict(found[-1]))
-    best = Split(1, threads_each(1), 0.0)
+    best = _alone()
     for split in found:
         if split.images_per_s > best.images_per_s * WORTH:
             best = split
@@ -66,39 +88,83 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     return best
 
 
+def _alone() -> Split:
+    return Split(1, threads_each(1), 0.0)
+
+
+def _settings(environment: Mapping[str, str]) -> Settings:
+    """Those of the processes, as far as a model is found by them."""
+    return Settings.load(models=environment.get("MILLRACE_MODELS") or None)
+
+
 def _candidates() -> list[int]:
     """1, 2, 4, … and all the cores."""
     cores = len(os.sched_getaffinity(0))
     return sorted({*(1 << n for n in range(cores.bit_length()) if 1 << n <= cores), cores})
 
 
-def _measure(processes: int, environment: Mapping[str, str]) -> float | None:
-    """Images a second of so many processes at once; None if one of them ended before its time."""
-    threads = {THREADS: str(threads_each(processes))}
+def _environments(
+    processes: int, environment: Mapping[str, str], options: WorkerOptions
+) -> list[dict[str, str]]:
+    """What each of so many probes is told: the same as the supervisor will tell the workers."""
+    decode_threads = decode_threads_each(processes)
+    if "decode_threads" in options.model_fields_set:
+        decode_threads = options.decode_threads
+    shares = {
+        CREW: str(processes),
+        THREADS: str(threads_each(processes)),
+        DECODE_THREADS: str(decode_threads),
+    }
+    devices = devices_each(processes, options.device)
+    return [{**environment, **shares, DEVICE: device} for device in devices]
+
+
+def _measure(environments: Sequence[Mapping[str, str]]) -> float | None:
+    """Images a second of probes configured so, at once; None if one of them ended before its
+    time, or they ran out of it."""
     with ExitStack() as started:
         probes = [
             started.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-m", "millrace.worker.probe"],
-                    env={**os.environ, **environment, **threads},
+                    env={**os.environ, **environment},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     text=True,
                 )
             )
-            for _ in range(processes)
+            for environment in environments
         ]
         for probe in probes:
             started.callback(probe.kill)
-        if [_line(probe) for probe in probes] != [READY] * processes:
+        # Whoever is killed says nothing more, and its line comes back empty.
+        deadline = threading.Timer(PATIENCE_S, _give_up, [probes])
+        started.callback(deadline.cancel)
+        deadline.start()
+        if [_line(probe) for probe in probes] != [READY] * len(probes):
             return None
-        for probe in probes:
-            assert probe.stdin is not None
-            probe.stdin.write("\n")
-            probe.stdin.flush()
+        if not all(_go(probe) for probe in probes):
+            return None
         rates = [_line(probe) for probe in probes]
         return sum(map(float, rates)) if all(rates) else None
+
+
+def _give_up(probes: Sequence[subprocess.Popen[str]]) -> None:
+    log.warning("measuring takes too long; not measured", processes=len(probes), s=PATIENCE_S)
+    for probe in probes:
+        probe.kill()
+
+
+def _go(probe: subprocess.Popen[str]) -> bool:
+    """Start a probe that is ready; False if it is gone."""
+    assert probe.stdin is not None
+    try:
+        with probe.stdin:
+            probe.stdin.write("\n")
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _line(probe: subprocess.Popen[str]) -> str:
@@ -106,12 +172,14 @@ def _line(probe: subprocess.Popen[str]) -> str:
     return probe.stdout.readline().strip()
 
 
-def _place(options: WorkerOptions, environment: Mapping[str, str]) -> Path:
-    """Where the split of this model on this machine is kept."""
+def _place(bundle: Bundle, options: WorkerOptions) -> Path:
+    """Where the split of this model, run so on this machine, is kept."""
     facts = {
+        # Of its files as they lie there, for they may be replaced under the same name.
+        "model": compute_digest(bundle.path, bundle.card, bundle.labels),
         "options": options.model_dump(mode="json"),
-        "models": environment.get("MILLRACE_MODELS") or os.environ.get("MILLRACE_MODELS"),
         "cores": len(os.sched_getaffinity(0)),
+        "gpus": gpus(),
         "host": os.uname().nodename,
         "versions": [_version(name) for name in ("millrace", "tensorflow", "openvino")],
     }

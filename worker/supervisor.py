@@ -23,7 +23,10 @@ log = get_logger(__name__)
 
 PARENT_FD = "MILLRACE_PARENT_FD"
 THREADS = "MILLRACE_THREADS"
+DECODE_THREADS = "MILLRACE_DECODE_THREADS"
+MOST_DECODE_THREADS = 256
 DEVICE = "MILLRACE_DEVICE"
+CREW = "MILLRACE_CREW"
 
 HOPELESS = frozenset(
     {
@@ -43,8 +46,14 @@ STEADY_S = 60.0
 
 
 def threads_each(processes: int) -> int:
-    """TensorFlow threads per process, so that together they fill the machine once."""
+    """The engine's threads per process, so that together they fill the machine once."""
     return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def decode_threads_each(processes: int) -> int:
+    """Decode threads per process: its share of the cores, and one that takes over where another
+    waits for room in a batch."""
+    return min(MOST_DECODE_THREADS, threads_each(processes) + 1)
 
 
 def devices_each(processes: int, said: str) -> list[str]:
@@ -52,7 +61,7 @@ def devices_each(processes: int, said: str) -> list[str]:
     count = gpus()
     if count < 2 or said not in ("auto", "gpu"):
         return [said] * processes
-    return [f"gpu:{number % count}" for number in range(processes)]
+    return [f"{said}:{number % count}" for number in range(processes)]
 
 
 @dataclass(slots=True)
@@ -70,7 +79,8 @@ class Supervisor:
     """Starts with `start`; `poll` is called until it returns an exit code."""
 
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
-        each = {THREADS: os.environ.get(THREADS) or str(threads_each(processes))}
+        shares = {THREADS: threads_each(processes), DECODE_THREADS: decode_threads_each(processes)}
+        each = {name: os.environ.get(name) or str(share) for name, share in shares.items()}
         self._environment = each | dict(environment)
         said = self._environment.get(DEVICE) or os.environ.get(DEVICE) or "auto"
         self._slots = [_Slot(device) for device in devices_each(processes, said)]
@@ -140,6 +150,7 @@ class Supervisor:
                 **os.environ,
                 **self._environment,
                 DEVICE: slot.device,
+                CREW: str(len(self._slots)),
                 PARENT_FD: str(self._child_end),
             },
             pass_fds=[self._child_end],

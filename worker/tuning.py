@@ -35,12 +35,25 @@ class Tuning:
     xla: bool = False
     """TensorFlow only: compile the graph."""
     device: str = "auto"
-    """`auto`, `cpu`, `gpu` or `gpu:N`."""
+    """`cpu`, `gpu` or `auto`, which is a GPU if the engine can use one; `gpu:N` and `auto:N` say
+    which."""
     gpu_memory: float | None = None
     """The share of a GPU's memory to take; None lets it grow as needed."""
 
+    @property
+    def wants_gpu(self) -> bool:
+        """Nothing but a GPU will do."""
+        return self.device.startswith("gpu")
+
+    @property
+    def gpu_number(self) -> str:
+        """Which GPU is meant, if it is said."""
+        return self.device.partition(":")[2]
+
 
 PLAIN = Tuning()
+
+GPU_HINT = "a GPU needs NVIDIA's driver and millrace[gpu]"
 
 
 def gpus() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -54,6 +55,22 @@ def test_a_bucket_is_predicted_into_a_bucket(
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout)
     assert len(check_job(f"s3://{bucket}/out/{status['job_id']}", status)) == 30
+
+
+def test_it_says_what_computed_the_job(images: Path, tmp_path: Path, repository: Path) -> None:
+    arguments = (
+        *("run", str(images), "--model", "tiny", "--models", str(repository)),
+        *("--out", str(tmp_path / "out"), "--engine", "tensorflow", "--precision", "bfloat16"),
+        *("--batch-size", "4"),
+    )
+    done = millrace(*arguments, env={})
+    assert done.returncode == 0, done.stderr
+    engine = "millrace: the engine is tensorflow (it was asked for), bfloat16, batches of 4\n"
+    assert done.stderr.count(engine) == 1
+    assert re.search(r"millrace: [\d.]+% of \d+ images answered as float32 would", done.stderr)
+    done = millrace(*arguments, "--json", env={})
+    assert done.returncode == 0, done.stderr
+    assert "the engine is" not in done.stderr
 
 
 def test_the_exit_code_says_that_some_images_failed(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
 import pytest
 
-from millrace.worker import split
+from millrace.worker import split, supervisor
 from millrace.worker.options import WorkerOptions
 from millrace.worker.split import best_split
-from tests.support import export_tiny
+from tests.support import capture_logs, export_tiny
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_what_was_kept_and_damaged_is_measured_again(
 ) -> None:
     rates = {1: 100.0, 2: 102.0, 4: 110.0}
     monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4])
-    monkeypatch.setattr(split, "_measure", lambda processes, _: rates[processes])
+    monkeypatch.setattr(split, "_measure", lambda probes: rates[len(probes)])
     # Twice the processes are not worth two images a second more; four times are worth ten.
     assert best_split(options_of(environment), environment).processes == 4
     (file,) = kept(environment)
@@ -68,7 +70,7 @@ def test_a_split_that_fails_is_not_taken_and_nothing_is_kept(
 ) -> None:
     rates = {1: 100.0, 2: 150.0, 4: None}
     monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4])
-    monkeypatch.setattr(split, "_measure", lambda processes, _: rates[processes])
+    monkeypatch.setattr(split, "_measure", lambda probes: rates[len(probes)])
     assert best_split(options_of(environment), environment).processes == 2
     assert not kept(environment)
 
@@ -95,3 +97,102 @@ def test_what_is_tried(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     tried = {1: [1], 2: [1, 2], 6: [1, 2, 4, 6], 8: [1, 2, 4, 8]}
     assert split._candidates() == tried[cores]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many probes each measurement was of; none is started."""
+    found: list[int] = []
+
+    def measure(probes: Sequence[Mapping[str, str]]) -> float:
+        found.append(len(probes))
+        return 100.0
+
+    monkeypatch.setattr(split, "_candidates", lambda: [1])
+    monkeypatch.setattr(split, "_measure", measure)
+    return found
+
+
+def test_another_version_under_the_same_name_is_measured_anew(
+    environment: dict[str, str], measured: list[int]
+) -> None:
+    environment["MILLRACE_MODEL"] = "tiny"
+    versions = Path(environment["MILLRACE_MODELS"]) / "tiny"
+    for _ in range(2):
+        best_split(options_of(environment), environment)
+    assert measured == [1]
+    shutil.copytree(versions / "1", versions / "2")
+    best_split(options_of(environment), environment)
+    assert measured == [1, 1]
+
+
+def test_a_saved_model_that_was_overwritten_is_measured_anew(
+    environment: dict[str, str], measured: list[int]
+) -> None:
+    path = Path(environment["MILLRACE_MODELS"]) / "tiny" / "1"
+    options = WorkerOptions.load(
+        saved_model=str(path), name="mine", cache=environment["MILLRACE_CACHE"]
+    )
+    for _ in range(2):
+        best_split(options, {})
+    assert measured == [1]
+    graph = path / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    best_split(options, {})
+    assert measured == [1, 1]
+
+
+def test_another_number_of_gpus_is_measured_anew(
+    environment: dict[str, str], measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for visible in ("", "0,1", "0,1", "0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        best_split(options_of(environment), environment)
+    assert measured == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize(("said", "decode_threads"), [(None, "3"), (5, "5")])
+def test_probes_are_told_what_the_workers_will_be(
+    said: int | None, decode_threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "gpus", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    options = WorkerOptions.load(model="tiny", device="gpu", decode_threads=said)
+    told = split._environments(3, {"MILLRACE_MODEL": "tiny"}, options)
+    assert [one["MILLRACE_DEVICE"] for one in told] == ["gpu:0", "gpu:1", "gpu:0"]
+    assert {one["MILLRACE_THREADS"] for one in told} == {"2"}
+    assert {one["MILLRACE_DECODE_THREADS"] for one in told} == {decode_threads}
+    assert {(one["MILLRACE_MODEL"], one["MILLRACE_CREW"]) for one in told} == {("tiny", "3")}
+
+
+WAIT = "import threading; threading.Event().wait()"
+SAY_READY = f"print({split.READY!r}, flush=True)"
+
+
+@pytest.mark.parametrize("does", [WAIT, f"{SAY_READY}; {WAIT}"], ids=["loading", "measuring"])
+def test_probes_that_hang_are_ended_and_not_measured(
+    does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split, "PATIENCE_S", 0.5)
+    (tmp_path / "sitecustomize.py").write_text(does)
+    with capture_logs() as logs:
+        assert split._measure([{"PYTHONPATH": str(tmp_path)}] * 2) is None
+    assert [(entry["processes"], entry["s"]) for entry in logs] == [(2, 0.5)]
+
+
+def test_probes_that_end_before_they_are_started_are_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import os; {SAY_READY}; os._exit(1)")
+    with capture_logs() as logs:
+        assert split._measure([{"PYTHONPATH": str(tmp_path)}] * 2) is None
+    assert logs == []
+
+
+def test_a_model_that_cannot_be_run_is_left_to_one_process_which_says_why(
+    environment: dict[str, str],
+) -> None:
+    path = Path(environment["MILLRACE_MODELS"]) / "tiny" / "1"
+    (path / "saved_model.pb").write_bytes(b"this is no graph")
+    alone = split.Split(1, supervisor.threads_each(1), 0.0)
+    assert best_split(options_of(environment), environment) == alone
+    assert not kept(environment)

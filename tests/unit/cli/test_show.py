@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from millrace.core.fleet import SeenWorker, WorkerInfo
 from millrace.core.job import JobState
 from millrace.core.jobstore import Snapshot
 from millrace.core.record import JobRecord, initial_fields
+from millrace.core.running import Running
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.preview import Preview
 from tests.unit.core.support import a_spec
@@ -133,6 +135,19 @@ def test_workers_that_are_silent_are_lost(capsys: pytest.CaptureFixture[str]) ->
     _, lost, busy = capsys.readouterr().out.splitlines()
     assert "lost" in lost
     assert "busy" in busy
+
+
+def test_workers_tell_how_they_run_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    loading = WorkerInfo("1@host/ab", "tiny:1", "q", "loading", 4, 0, 0.0, 1)
+    plain = replace(loading, running=Running("tensorflow", "it was asked for", "float32", 16))
+    low = replace(loading, running=Running("openvino", "it is fast", "bfloat16", 8, 32, 32, 0.9375))
+    show.workers([SeenWorker(info, datetime.now(UTC), 1) for info in (loading, plain, low)])
+    header, first, second, third = capsys.readouterr().out.splitlines()
+    assert header.split()[3:5] == ["engine", "batch"]
+    assert first.split()[:4] == ["1@host", "tiny:1", "loading", "0"]
+    assert "tensorflow float32     " in second
+    assert second.split()[5] == "16"
+    assert "openvino bfloat16, 93.8% as float32" in third
 
 
 def test_a_preview_says_that_nothing_was_done(capsys: pytest.CaptureFixture[str]) -> None:

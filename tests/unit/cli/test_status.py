@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from millrace.core.errors import ExitCode, StorageUnavailable
 from millrace.core.fleet import WorkerInfo
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
+from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer import Job
@@ -163,6 +165,19 @@ def test_workers_are_listed(run: Invoke, redis_url: str, services: Services) -> 
     info = WorkerInfo("1@host/ab", "tiny:1", "millrace.tiny", "busy", 4, 1000, 12.5, 1)
     services.fleet.announce(info)
     (shown,) = json.loads(run("workers", "--json", redis_url=redis_url).out)
+    assert shown["running"] is None
+    running = Running("openvino", "it takes the model", "bfloat16", 8, 32, 32, 0.9375)
+    services.fleet.announce(replace(info, running=running))
+    (shown,) = json.loads(run("workers", "--json", redis_url=redis_url).out)
+    assert shown["running"] == {
+        "engine": "openvino",
+        "why": "it takes the model",
+        "precision": "bfloat16",
+        "batch_size": 8,
+        "to_compare": 32,
+        "compared": 32,
+        "top_1_agreement": 0.9375,
+    }
     assert (shown["worker"], shown["images"], shown["lost"]) == ("1@host/ab", 1000, False)
     assert shown["last_seen"].endswith("+00:00")
     table = run("workers", redis_url=redis_url).out

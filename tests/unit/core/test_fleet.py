@@ -8,6 +8,7 @@ import pytest
 
 from millrace.core.errors import CorruptRecord
 from millrace.core.fleet import FORGOTTEN_AFTER_S, SILENT_AFTER_S, Fleet, WorkerInfo
+from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.topology import WORKERS, QueueKeys, worker_key
 
@@ -20,6 +21,10 @@ ONE = WorkerInfo(
     images=100,
     images_per_s=12.5,
     started_ms=1,
+)
+
+RUNNING = Running(
+    "openvino", "it is installed, and takes the model", "bfloat16", 16, 32, 16, 0.9375
 )
 
 
@@ -112,5 +117,37 @@ def test_a_description_that_is_not_ours_is_corrupt(
 def test_an_incomplete_description_is_corrupt(services: Services, fleet: Fleet) -> None:
     fleet.announce(ONE)
     services.redis.raw.hdel(worker_key(ONE.worker), "model")
+    with pytest.raises(CorruptRecord):
+        fleet.workers()
+
+
+def test_how_the_model_runs_is_told_once_it_is_loaded(fleet: Fleet) -> None:
+    fleet.announce(replace(ONE, state="loading"))
+    assert fleet.workers()[0].info.running is None
+    fleet.announce(replace(ONE, running=RUNNING))
+    assert fleet.workers()[0].info.running == RUNNING
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        RUNNING.to_json().replace(b"openvino", b"open[red]vino"),
+        RUNNING.to_json().replace(b"takes", b"\\u001b[31m"),
+        RUNNING.to_json().replace(b"takes", b"x" * 1000),
+        RUNNING.to_json().replace(b"0.9375", b"1.5"),
+        RUNNING.to_json().replace(b"0.9375", b"NaN"),
+        RUNNING.to_json().replace(b"0.9375", b'"most"'),
+        RUNNING.to_json().replace(b":32", b":-32"),
+    ],
+)
+def test_what_no_worker_tells_of_its_model_is_corrupt(
+    written: bytes, services: Services, fleet: Fleet
+) -> None:
+    fleet.announce(replace(ONE, running=RUNNING))
+    services.redis.raw.hset(worker_key(ONE.worker), "running", written)
     with pytest.raises(CorruptRecord):
         fleet.workers()

@@ -115,3 +115,26 @@ def test_after_a_failure_it_does_not_wait_the_whole_interval() -> None:
 
     with running(fail_once, every_s=3600):
         wait_until(lambda: len(times) == 2, WITHIN_S)
+
+
+def test_what_is_wanted_soon_does_not_wait_the_whole_interval() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def action() -> None:
+        begun.release()
+        assert go_on.acquire(timeout=WITHIN_S)
+
+    thread = Periodic("errand", 3600, action)
+    thread.start()
+    try:
+        assert begun.acquire(timeout=WITHIN_S)
+        thread.soon()  # while it is under way: what it does now may be too old
+        go_on.release()
+        assert begun.acquire(timeout=WITHIN_S)
+        go_on.release()
+        thread.soon()
+        assert begun.acquire(timeout=WITHIN_S)
+    finally:
+        go_on.release()
+        thread.stop()
+    assert not begun.acquire(blocking=False)

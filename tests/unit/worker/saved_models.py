@@ -17,6 +17,9 @@ from millrace.core.load_tensorflow import load_tensorflow
 
 SIDE, CLASSES = 8, 5
 
+ALONE = ("of_a_hidden_one", "answering_one_row", "mixing_images")
+"""What every engine finds out to take one image at a time."""
+
 FORMS = (
     "scaled_by_tf",
     "scaled_by_torch",
@@ -29,6 +32,11 @@ FORMS = (
     "of_one_image",
     "of_four_images",
     "with_a_table",
+    "with_a_loop_that_writes",
+    "with_a_branch",
+    "with_a_loop",
+    "image_by_image",
+    "of_old_control_flow",
 )
 """What every engine takes and answers alike."""
 
@@ -48,6 +56,15 @@ class SavedModel:
         """It as a bundle, with some facts of the card replaced."""
         basic = {"name": "made", "height": SIDE, "width": SIDE, "digest": "sha256:" + 64 * "0"}
         return Bundle(self.path, Card.make(**(basic | self.facts | facts)), ())
+
+    def operations(self) -> set[str]:
+        """Types of the operations of its graph and of the functions that the graph calls."""
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        saved = saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
+        (graph,) = (each.graph_def for each in saved.meta_graphs)
+        bodies = (function.node_def for function in graph.library.function)
+        return {node.op for nodes in (graph.node, *bodies) for node in nodes}
 
 
 class Workshop:
@@ -131,14 +148,69 @@ class Workshop:
 
         return self._function(path, self._floats(), call, table=table)
 
+    def with_a_branch(self, path: Path) -> SavedModel:
+        """Which one is taken, only the batch tells; both read a variable and answer alike."""
+        tf = self.tf
+        gain = tf.Variable(0.5)
+
+        def call(x: Any) -> Any:
+            many = tf.shape(x)[0] > 1
+            return self._softmax(tf.cond(many, lambda: x * gain + 1, lambda: (x + 2) * gain))
+
+        return self._function(path, self._floats(), call, gain=gain)
+
+    def with_a_loop(self, path: Path) -> SavedModel:
+        """As often as an image has rows, each time with a variable."""
+        tf = self.tf
+        decay = tf.Variable(0.5)
+
+        def call(x: Any) -> Any:
+            rows = tf.shape(x)[1]
+            start = tf.constant(0), tf.zeros_like(x[:, 0])
+            _, y = tf.while_loop(
+                lambda n, y: n < rows, lambda n, y: (n + 1, y * decay + x[:, n] / 8), start
+            )
+            return self._softmax(tf.tile(y[:, None], [1, SIDE, 1, 1]))
+
+        return self._function(path, self._floats(), call, decay=decay)
+
+    def with_a_loop_that_writes(self, path: Path) -> SavedModel:
+        """It leaves its last value in a variable, and a constant cannot be written to."""
+        tf = self.tf
+        last = tf.Variable(0.0)
+
+        def call(x: Any) -> Any:
+            def step(n: Any, y: Any) -> Any:
+                last.assign(tf.reduce_max(y))
+                return n + 1, y * 0.5 + x
+
+            return self._softmax(tf.while_loop(lambda n, y: n < 3, step, (tf.constant(0), x))[1])
+
+        return self._function(path, self._floats(), call, last=last)
+
+    def image_by_image(self, path: Path) -> SavedModel:
+        """A loop over the images of a batch, as models have that read or crop each by itself."""
+        tf = self.tf
+
+        def call(x: Any) -> Any:
+            return self._softmax(tf.map_fn(lambda image: image / tf.reduce_max(image), x))
+
+        return self._function(path, self._floats(), call)
+
     def answering_nan(self, path: Path) -> SavedModel:
         tf = self.tf
         return self._function(path, self._floats(), lambda x: tf.math.log(self._linear(x) * 0 - 1))
 
     def answering_one_row(self, path: Path) -> SavedModel:
         tf = self.tf
-        return self._function(
-            path, self._floats(), lambda x: tf.reduce_mean(self._softmax(x), 0, keepdims=True)
+        return self._alone(path, lambda x: tf.reduce_mean(self._softmax(x), 0, keepdims=True))
+
+    def mixing_images(self, path: Path) -> SavedModel:
+        """Row for row, but each is told apart from the others of its batch."""
+        tf = self.tf
+        return self._alone(
+            path,
+            lambda x: self._softmax(x) - tf.reduce_mean(self._softmax(x), 0, keepdims=True) / 2,
         )
 
     def of_great_appetite(self, path: Path) -> SavedModel:
@@ -166,25 +238,32 @@ class Workshop:
 
     def of_a_hidden_one(self, path: Path) -> SavedModel:
         """Its batch dimension is free, and its graph takes one image all the same."""
+        return self._alone(path, lambda x: self._upside_down(x, [1, SIDE, SIDE, 3]))
+
+    def of_a_well_hidden_one(self, path: Path) -> SavedModel:
+        """Likewise, but no shape tells: the one is worked out of the pixels."""
         tf = self.tf
 
         def call(x: Any) -> Any:
-            return self._softmax(tf.reshape(x, [1, SIDE, SIDE, 3]))
+            one = 1 + tf.cast(x[0, 0, 0, 0] * 0, tf.int32)
+            return self._upside_down(x, tf.stack([one, SIDE, SIDE, 3]))
 
-        model = self._function(path, self._floats(), call)
-        one = model.direct
-        return replace(
-            model,
-            direct=lambda pixels: np.concatenate(
-                [one(pixels[n : n + 1]) for n in range(len(pixels))]
-            ),
-        )
+        return self._alone(path, call)
 
     def of_four_images(self, path: Path) -> SavedModel:
         return self._graph(path, batch=4)
 
     def of_two_outputs(self, path: Path) -> SavedModel:
-        return self._graph(path, batch=None, signature=True)
+        return self._graph(path, batch=None, signature="both")
+
+    def of_a_loss_besides(self, path: Path) -> SavedModel:
+        """With a signature left over from training, whose placeholder of targets it does not
+        name: `tf.saved_model.load` rejects the whole model for it."""
+        return self._graph(path, batch=None, signature="loss")
+
+    def of_old_control_flow(self, path: Path) -> SavedModel:
+        """A loop and a branch as TensorFlow 1 wrote them: Enter, Exit, Switch and Merge."""
+        return self._graph(path, batch=None, control_flow=True)
 
     # --- how they are made ---
 
@@ -199,8 +278,23 @@ class Workshop:
     def _softmax(self, x: Any) -> Any:
         return self.tf.nn.softmax(self._linear(x))
 
+    def _upside_down(self, x: Any, shape: Any) -> Any:
+        """Turned over between two changes of shape, or TensorFlow would make one of them."""
+        return self._softmax(self.tf.reverse(self.tf.reshape(x, shape), [1]))
+
     def _floats(self) -> Any:
         return self.tf.TensorSpec([None, SIDE, SIDE, 3], self.tf.float32)
+
+    def _alone(self, path: Path, call: Callable[[Any], Any]) -> SavedModel:
+        """A function that answers rightly for one image at a time."""
+        model = self._function(path, self._floats(), call)
+        one = model.direct
+        return replace(
+            model,
+            direct=lambda pixels: np.concatenate(
+                [one(pixels[n : n + 1]) for n in range(len(pixels))]
+            ),
+        )
 
     def _function(
         self, path: Path, spec: Any, call: Callable[[Any], Any], **resources: Any
@@ -258,23 +352,51 @@ class Workshop:
         signature = {"signature": "serving_default", "normalisation": normalisation}
         return SavedModel(path, signature | facts, direct)
 
-    def _graph(self, path: Path, *, batch: int | None, signature: bool = False) -> SavedModel:
+    def _steered(self, x: Any) -> Any:
+        tf, tf1 = self.tf, self.tf.compat.v1
+        tf1.disable_control_flow_v2()
+        try:
+            many = tf.shape(x)[0] > 1
+            x = tf1.cond(many, lambda: x * 0.5 + 1, lambda: (x + 2) / 2)
+            decay = tf1.get_variable("decay", initializer=0.5, use_resource=False)
+            _, y = tf1.while_loop(
+                lambda n, y: n < 3,
+                lambda n, y: [n + 1, y * decay + x / 8],
+                [tf.constant(0), x / 8],
+            )
+        finally:
+            tf1.enable_control_flow_v2()
+        return y
+
+    def _graph(
+        self,
+        path: Path,
+        *,
+        batch: int | None,
+        signature: str | None = None,
+        control_flow: bool = False,
+    ) -> SavedModel:
         tf, tf1 = self.tf, self.tf.compat.v1
         with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
             x = tf1.placeholder(tf.float32, [batch, SIDE, SIDE, 3], "input_1")
-            tf1.placeholder(tf.float32, [batch, SIDE, SIDE, 3], "unrelated")
+            unrelated = tf1.placeholder(tf.float32, [batch, SIDE, SIDE, 3], "unrelated")
             weights = tf1.get_variable("weights", initializer=self._weights, use_resource=False)
-            logits = tf.reshape(x, [-1, SIDE * SIDE * 3]) @ weights
+            steered = self._steered(x) if control_flow else x
+            logits = tf.reshape(steered, [-1, SIDE * SIDE * 3]) @ weights
             scores = tf.nn.softmax(logits, name="inferenceLayer/Softmax")
             session.run(tf1.global_variables_initializer())
             build = tf1.saved_model.build_tensor_info
-            both = tf1.saved_model.build_signature_def(
-                {"x": build(x)}, {"scores": build(scores), "logits": build(logits)}
-            )
+            answers = {
+                "both": {"scores": build(scores), "logits": build(logits)},
+                "loss": {"loss": build(tf.nn.l2_loss(x - unrelated))},
+            }
+            signatures = {
+                name: tf1.saved_model.build_signature_def({"x": build(x)}, answers[name])
+                for name in answers
+                if name == signature
+            }
             builder = tf1.saved_model.Builder(str(path))
-            builder.add_meta_graph_and_variables(
-                session, ["myTag"], signature_def_map={"both": both} if signature else None
-            )
+            builder.add_meta_graph_and_variables(session, ["myTag"], signature_def_map=signatures)
             builder.save()
 
         def direct(pixels: Pixels) -> Scores:

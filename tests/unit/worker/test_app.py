@@ -61,8 +61,9 @@ def test_it_knows_one_task_and_its_models_queues(repository: Path) -> None:
             ExitCode.NOT_FOUND,
             "there is no model 'large'",
         ),
+        ({"MILLRACE_MODEL": "tiny", "MILLRACE_CREW": "many"}, ExitCode.USAGE, "MILLRACE_CREW: "),
     ],
-    ids=["nothing", "no such model"],
+    ids=["nothing", "no such model", "no such crew"],
 )
 def test_what_keeps_it_from_starting_is_one_line_and_a_code(
     environment: dict[str, str], code: ExitCode, line: str, repository: Path

@@ -21,10 +21,12 @@ from millrace.core.jobdir import JobDirectory
 from millrace.core.message import ChunkMessage
 from millrace.core.outcome import Tally
 from millrace.core.record import TimingTotals
+from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage.local import LocalStore
 from millrace.core.topology import JobKeys, QueueKeys, chunk_object
+from millrace.worker.agreement import Crew
 from millrace.worker.engine import Engine, queues_of
 from millrace.worker.options import WorkerOptions
 from millrace.worker.session import Session
@@ -32,6 +34,9 @@ from tests.support import random_pixels, submitted, wait_until, write_pngs
 from tests.unit.worker.saved_models import Workshop
 
 pytestmark = pytest.mark.usefixtures("no_environment")
+
+SOON_S = 5
+"""Sooner than the heart beats by itself."""
 
 LABELS = ("north", "east", "south", "west")
 
@@ -41,9 +46,11 @@ def bundle(repository: Path) -> Bundle:
     return read_bundle(repository / "tiny" / "1")
 
 
-def engine_of(settings: Settings, bundle: Bundle, **options: Any) -> Engine:
+def engine_of(settings: Settings, bundle: Bundle, crew: int = 1, **options: Any) -> Engine:
     wanted = {"model": "tiny", "batch_size": 4, "decode_threads": 2, "threads": 1} | options
-    return Engine(settings, WorkerOptions.load(**wanted), bundle, make_app(settings))
+    return Engine(
+        settings, WorkerOptions.load(**wanted), bundle, make_app(settings), Crew(crew=crew)
+    )
 
 
 @pytest.fixture
@@ -101,6 +108,29 @@ def test_it_is_in_the_fleet_from_loading_to_its_end(
     engine.begin_stop()
     engine.stop()
     assert state(services, engine) is None
+
+
+def test_the_fleet_knows_how_it_runs_the_model_and_soon_how_that_agrees_with_float32(
+    settings: Settings, bundle: Bundle, services: Services, tmp_path: Path
+) -> None:
+    assert settings.lease_s / 3 > SOON_S
+    engine = engine_of(settings, bundle, crew=4, engine="tensorflow", precision="bfloat16")
+
+    def running() -> Running | None:
+        return next(seen.info.running for seen in services.fleet.workers())
+
+    engine.load()
+    try:
+        loaded = Running("tensorflow", "it was asked for", "bfloat16", 4, to_compare=16)
+        wait_until(lambda: running() == loaded, SOON_S)
+        spec = job(services, tmp_path, 4)
+        engine.handle(ChunkMessage(job=spec.job_id, chunk=0))
+        wait_until(lambda: (running() or loaded).compared == 4, SOON_S)
+        told = running()
+        assert told is not None
+        assert told.top_1_agreement is not None
+    finally:
+        engine.stop()
 
 
 def test_once_stopping_it_takes_no_more(engine: Engine, services: Services, tmp_path: Path) -> None:

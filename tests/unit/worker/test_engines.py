@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from millrace.core.errors import ModelError
-from millrace.worker import engines
+from millrace.worker import engines, session
 from millrace.worker.engines import load_predictor
 from millrace.worker.predictor import Predictor
 from millrace.worker.session import Session, session_config
@@ -41,13 +41,64 @@ def test_tensorflow_takes_what_openvino_does_not(made: Workshop) -> None:
     [
         (Tuning(engine=EngineName.TENSORFLOW), "asked for"),
         (Tuning(xla=True), "XLA"),
-        (Tuning(device="gpu"), "GPU"),
     ],
 )
 def test_tensorflow_is_taken_for_a_reason(tuning: Tuning, reason: str, made: Workshop) -> None:
     model, why = said(made, "scaled_by_tf", tuning)
     assert model.engine is EngineName.TENSORFLOW
     assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"), [("gpu", "a GPU was asked for"), ("auto:1", "the model runs on a GPU")]
+)
+def test_a_gpu_is_for_tensorflow(
+    device: str, reason: str, made: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "usable_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    model, why = said(made, "scaled_by_tf", Tuning(device=device))
+    assert (model.engine, why) == (EngineName.TENSORFLOW, reason)
+
+
+@pytest.mark.parametrize("engine", [EngineName.AUTO, EngineName.TENSORFLOW])
+@pytest.mark.parametrize("device", ["gpu", "gpu:3"])
+def test_a_gpu_that_is_not_there_is_refused(
+    device: str, engine: EngineName, made: Workshop
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_predictor(made("scaled_by_tf").bundle(), Tuning(device=device, engine=engine))
+    assert caught.value.message == f"there is no device {device}: TensorFlow sees no GPUs"
+    assert "--device cpu" in (caught.value.hint or "")
+
+
+def test_a_gpu_beyond_those_there_are_is_refused(
+    made: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "usable_gpus", lambda: 1)
+    with pytest.raises(ModelError, match=r"no device gpu:1: TensorFlow sees 1 GPU$"):
+        load_predictor(made("scaled_by_tf").bundle(), Tuning(device="gpu:1"))
+
+
+def test_a_gpu_that_tensorflow_cannot_use_costs_nobody_openvino(
+    made: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with capture_logs() as logs:
+        model = load_predictor(made("scaled_by_tf").bundle(), Tuning(device="auto:1"))
+    assert model.engine is EngineName.OPENVINO
+    (warned,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert "TensorFlow cannot use it" in warned["event"]
+    assert "millrace[gpu]" in warned["hint"]
+
+
+def test_a_gpu_does_not_pass_over_bfloat16(made: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "usable_gpus", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ModelError, match="bfloat16 is for CPUs"):
+        load_predictor(made("scaled_by_tf").bundle(), Tuning(precision=Precision.BFLOAT16))
+    low = Tuning(precision=Precision.BFLOAT16, device="cpu")
+    assert load_predictor(made("scaled_by_tf").bundle(), low).engine is EngineName.OPENVINO
 
 
 def test_without_openvino_there_is_tensorflow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from millrace.core.claims import Claims, Lease, ModelIdentity
 from millrace.core.errors import RedisUnavailable
 from millrace.core.fleet import Fleet, SeenWorker
 from millrace.core.job import JobSpec
+from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import QueueKeys
@@ -23,6 +25,7 @@ from tests.support import capture_logs, submitted, wait_until
 
 QUEUES = ("millrace.tiny", "millrace.tiny:1")
 NAME = "1@host/abc"
+RUNNING = Running("tensorflow", "it was asked for", "float32", 16)
 
 
 class Beating:
@@ -84,7 +87,7 @@ fast = pytest.mark.parametrize("beating", [0.15], indirect=True, ids=["fast"])
 
 @contextmanager
 def started(heartbeat: Heartbeat) -> Iterator[None]:
-    heartbeat.start()
+    heartbeat.start(lambda: RUNNING)
     try:
         yield
     finally:
@@ -122,6 +125,26 @@ def test_it_says_whether_the_worker_is_idle_busy_or_stopping(
         wait_until(lambda: beating.state() == "idle", 10)
         beating.in_hand.close()
         wait_until(lambda: beating.state() == "stopping", 10)
+
+
+@pytest.mark.parametrize("beating", [90], indirect=True, ids=["slow"])
+def test_it_tells_how_the_model_runs_as_soon_as_it_is_known(beating: Beating) -> None:
+    told = RUNNING
+
+    def seen() -> Running | None:
+        worker = beating.seen()
+        return worker.info.running if worker else None
+
+    beating.heartbeat.announce("loading")
+    assert seen() is None
+    beating.heartbeat.start(lambda: told)
+    try:
+        wait_until(lambda: seen() == RUNNING, 10)
+        told = replace(RUNNING, to_compare=16, compared=16, top_1_agreement=1.0)
+        beating.heartbeat.soon()
+        wait_until(lambda: seen() == told, 10)
+    finally:
+        beating.heartbeat.stop()
 
 
 @fast
@@ -202,7 +225,7 @@ def test_leaving_says_goodbye(beating: Beating) -> None:
 def test_it_outlives_a_redis_that_goes_away() -> None:
     with EmbeddedRedis() as server:
         beating = Beating(server.url, lease_s=0.15)
-        beating.heartbeat.start()
+        beating.heartbeat.start(lambda: RUNNING)
         wait_until(lambda: beating.state() == "idle", 10)
     beating.heartbeat.stop()  # it cannot say goodbye, and says so in the log
     with pytest.raises(RedisUnavailable):

@@ -17,8 +17,9 @@ from PIL import Image
 from millrace.core.bundle import Bundle
 from millrace.core.errors import ModelError
 from millrace.core.manifest import ManifestRow
+from millrace.core.running import Running
 from millrace.worker import pipeline
-from millrace.worker.agreement import SAMPLE
+from millrace.worker.agreement import SAMPLE, Crew
 from millrace.worker.batch_size import LARGEST
 from millrace.worker.inference import Inference
 from millrace.worker.options import WorkerOptions
@@ -37,8 +38,9 @@ Run = Callable[[Pixels], Scores]
 
 
 @contextmanager
-def running(bundle: Bundle, **options: Any) -> Iterator[Inference]:
-    inference = Inference(bundle, WorkerOptions.load(model=bundle.card.name, **options))
+def running(bundle: Bundle, crew: int = 1, **options: Any) -> Iterator[Inference]:
+    wanted = WorkerOptions.load(model=bundle.card.name, **options)
+    inference = Inference(bundle, wanted, Crew(crew=crew))
     try:
         yield inference
     finally:
@@ -93,7 +95,7 @@ def test_labels_that_do_not_fit_the_model_are_refused(made: Workshop) -> None:
     before = set(threading.enumerate())
     bundle = replace(made("of_bytes").bundle(), labels=("a", "b"))
     with pytest.raises(ModelError, match="2 labels"):
-        Inference(bundle, WorkerOptions.load(model="made", batch_size=1))
+        Inference(bundle, WorkerOptions.load(model="made", batch_size=1), Crew())
     assert set(threading.enumerate()) <= before
 
 
@@ -178,9 +180,10 @@ def test_low_precision_is_compared_with_float32_in_the_same_engine(
     images: int, at_once: list[int], in_the_end: list[int], made: Workshop
 ) -> None:
     bundle = made("scaled_by_tf").bundle()
-    options = {"precision": "bfloat16", "batch_size": SAMPLE // 4, "max_delay_ms": NEVER_MS}
     with capture_logs() as logs:
-        with running(bundle, **options) as inference:
+        with running(
+            bundle, precision="bfloat16", batch_size=SAMPLE // 4, max_delay_ms=NEVER_MS
+        ) as inference:
             assert compared(logs) == []  # the warm-up's pixels are no images
             scores_of(inference.pipeline.run(rows(images), fetch))
             assert compared(logs) == at_once
@@ -190,11 +193,39 @@ def test_low_precision_is_compared_with_float32_in_the_same_engine(
     assert [precision for _, precision in loaded(logs)] == ["bfloat16", "float32"]
 
 
+def test_it_tells_how_the_model_runs(made: Workshop) -> None:
+    with running(
+        made("scaled_by_tf").bundle(),
+        crew=4,
+        engine="tensorflow",
+        precision="bfloat16",
+        batch_size=4,
+        max_delay_ms=NEVER_MS,
+    ) as inference:
+        loaded = Running("tensorflow", "it was asked for", "bfloat16", 4, SAMPLE // 4)
+        assert inference.running == loaded
+        scores_of(inference.pipeline.run(rows(4), fetch))
+        some = inference.running
+        assert (some.to_compare, some.compared) == (SAMPLE // 4, 4)
+        assert some.top_1_agreement is not None
+        scores_of(inference.pipeline.run(rows(SAMPLE), fetch))
+        assert inference.running.compared == SAMPLE // 4
+
+
+def test_the_reason_for_an_engine_is_told_as_one_line(made: Workshop) -> None:
+    with running(made("scaled_by_tf").bundle(), batch_size=4) as inference:
+        inference.predictor.why = "no\n\x1b[31mroom " + "x" * 1000
+        told = inference.running
+    assert told.why.startswith("no [31mroom xxx")
+    assert Running.from_json(told.to_json().decode()) == told
+
+
 def test_float32_is_compared_with_nothing(made: Workshop) -> None:
     bundle = made("scaled_by_tf").bundle()
     with capture_logs() as logs, running(bundle, batch_size=4) as inference:
         scores_of(inference.pipeline.run(rows(3), fetch))
     assert [precision for _, precision in loaded(logs)] == ["float32"]
+    assert (inference.running.to_compare, inference.running.top_1_agreement) == (0, None)
     assert compared(logs) == []
 
 

@@ -14,14 +14,14 @@ from millrace.core.errors import ModelError
 from millrace.worker.openvino_model import OpenVINOModel
 from millrace.worker.tuning import Precision, Tuning
 from tests.support import capture_logs, random_pixels
-from tests.unit.worker.saved_models import CLASSES, FORMS, SIDE, SavedModel, Workshop
+from tests.unit.worker.saved_models import ALONE, CLASSES, FORMS, SIDE, SavedModel, Workshop
 
 pytest.importorskip("openvino")
 
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, *ALONE])
 def test_it_answers_as_tensorflow(form: str, made: Workshop) -> None:
     model = made(form)
     loaded = OpenVINOModel(model.bundle(), Tuning(threads=1))
@@ -56,6 +56,37 @@ def test_a_fixed_batch_size_is_known_and_said(form: str, limit: int, made: Works
     assert [entry["batch_size"] for entry in logs if "fixed" in entry["event"]] == [limit]
 
 
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ("of_a_hidden_one", "Reshape"),
+        ("answering_one_row", "2 images in, output of"),
+        ("mixing_images", "otherwise than alone"),
+    ],
+)
+def test_a_model_that_needs_its_images_alone_gets_them_and_it_is_said(
+    form: str, why: str, made: Workshop
+) -> None:
+    with capture_logs() as logs:
+        loaded = OpenVINOModel(made(form).bundle())
+    assert loaded.batch_limit == 1
+    (entry,) = [entry for entry in logs if "fixed" in entry["event"]]
+    assert entry["batch_size"] == 1
+    assert why in entry["why"]
+
+
+@pytest.mark.parametrize(
+    ("form", "facts"), [("of_any_size", {"height": 7, "width": 9}), ("of_a_well_hidden_one", {})]
+)
+def test_a_model_that_is_refused_has_no_size_of_batch_but_a_hint(
+    form: str, facts: dict[str, object], made: Workshop
+) -> None:
+    with capture_logs() as logs, pytest.raises(ModelError) as caught:
+        OpenVINOModel(made(form).bundle(**facts))
+    assert logs == []
+    assert "--engine tensorflow" in (caught.value.hint or "")
+
+
 def refused(model: SavedModel, **facts: object) -> str:
     with pytest.raises(ModelError) as caught:
         OpenVINOModel(model.bundle(**facts)).predict(PIXELS[:2])
@@ -75,9 +106,9 @@ def refused(model: SavedModel, **facts: object) -> str:
         ("by_operations", {"input_op": "inferenceLayer/Softmax", "output_op": "input_1"}, ""),
         ("scaled_by_tf", {"signature": "predict"}, "'predict'"),
         ("of_two_outputs", {"signature": "both", "input_op": None, "output_op": None}, "'both'"),
-        ("of_a_hidden_one", {}, "Reshape"),
-        ("answering_one_row", {}, "2 images in, output of"),
+        ("of_a_well_hidden_one", {}, "OpenVINO cannot use"),
         ("of_two_outputs", {}, "does not depend"),
+        ("of_a_loss_besides", {}, "1 inputs and 0 outputs"),
         ("of_any_size", {"height": 7, "width": 9}, ""),
         ("of_doubles", {}, "input of"),
         ("of_vectors", {}, "the card says"),

@@ -88,6 +88,7 @@ def test_auto_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
         ("engine", "torch"),
         ("device", "tpu"),
         ("device", "gpu:"),
+        ("device", "cpu:1"),
         ("gpu_memory", "0"),
         ("gpu_memory", "1.5"),
     ],

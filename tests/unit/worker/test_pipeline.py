@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,11 +28,12 @@ from millrace.core.errors import (
     StorageUnavailable,
 )
 from millrace.core.manifest import ManifestRow
-from millrace.worker.batcher import BatchLimits, MicroBatcher
+from millrace.worker.batcher import BUFFERS, BatchLimits, MicroBatcher
 from millrace.worker.pipeline import Fetch, Image, Pipeline, Threads, fetch_error
 from tests.support import wait_until
 
 Batch = npt.NDArray[np.uint8]
+BATCH = 4
 THREADS = Threads(fetch=4, decode=2, in_flight=16)
 WITHIN_S = 20
 
@@ -65,7 +66,7 @@ def running(
     predict: Callable[[Batch], npt.NDArray[np.float32]] = echo,
     threads: Threads = THREADS,
 ) -> Iterator[Pipeline]:
-    batcher = MicroBatcher(predict, BatchLimits(4, 0.001))
+    batcher = MicroBatcher(predict, BatchLimits(BATCH, 0.001))
     batcher.start()
     pipeline = Pipeline(decode, batcher, threads)
     try:
@@ -243,6 +244,98 @@ def test_a_chunk_of_no_rows_is_done_at_once() -> None:
         thread.join(WITHIN_S)
         assert not thread.is_alive()
     assert found == [[]]
+
+
+KIB = bytes(1024)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["sizes known", "sizes unknown"])
+def test_no_more_bytes_are_fetched_than_the_budget_while_the_model_is_blocked(known: bool) -> None:
+    """Of unknown sizes each fetch thread may find one more."""
+    limit, fetchers = 8, 3
+    gate = threading.Event()
+    fetched: list[str] = []
+
+    def large(row: ManifestRow) -> bytes:
+        fetched.append(row.key)
+        return KIB
+
+    def blocked(batch: Batch) -> npt.NDArray[np.float32]:
+        assert gate.wait(WITHIN_S)
+        return echo(batch[:, :1])
+
+    many = [row._replace(size=len(KIB) if known else None) for row in rows(100)]
+    threads = Threads(fetchers, 1, in_flight=100, encoded_bytes=limit * len(KIB))
+    with (
+        running(predict=blocked, threads=threads) as pipeline,
+        ThreadPoolExecutor(1) as slot,
+    ):
+        handled = slot.submit(pipeline.run, many, large)
+        try:
+            # The batcher has filled its buffers: with an image each, if they were slow to come.
+            wait_until(lambda: len(fetched) >= BUFFERS + limit, WITHIN_S)
+            wait([handled], 0.1)  # time enough to fetch another, if it did
+            assert len(fetched) <= BUFFERS * BATCH + limit + (0 if known else fetchers)
+        finally:
+            gate.set()
+        assert [image.error for image in handled.result(WITHIN_S)] == [None] * 100
+
+
+def test_what_is_larger_than_the_budget_passes_alone() -> None:
+    lock = threading.Lock()
+    now = 0
+    beside: list[int] = []
+
+    def counting(row: ManifestRow) -> bytes:
+        nonlocal now
+        with lock:
+            now += 1
+            if row.size == 5 * len(KIB):
+                beside.append(now - 1)
+        return bytes(row.size or 0)
+
+    def counted(data: bytes) -> Batch:
+        nonlocal now
+        with lock:
+            now -= 1
+        return decode(data[:4])
+
+    some = [
+        row._replace(size=len(KIB) * (5 if number % 7 == 3 else 1))
+        for number, row in enumerate(rows(40))
+    ]
+    threads = Threads(4, 2, in_flight=40, encoded_bytes=3 * len(KIB))
+    with running(counted, threads=threads) as pipeline, ThreadPoolExecutor(1) as slot:
+        images = slot.submit(pipeline.run, some, counting).result(WITHIN_S)
+    assert [image.error for image in images] == [None] * 40
+    assert beside == [0] * sum(row.size == 5 * len(KIB) for row in some)
+
+
+@pytest.mark.parametrize("stage", [Stage.FETCH, Stage.DECODE, Stage.INFER])
+def test_the_bytes_of_what_fails_are_given_back(stage: Stage) -> None:
+    def fails(at: Stage) -> None:
+        if at is stage:
+            raise RuntimeError("not this one")
+
+    def fetching(row: ManifestRow) -> bytes:
+        fails(Stage.FETCH)
+        return KIB
+
+    def decoding(data: bytes) -> Batch:
+        fails(Stage.DECODE)
+        return decode(data)
+
+    def predicting(batch: Batch) -> npt.NDArray[np.float32]:
+        fails(Stage.INFER)
+        return echo(batch)
+
+    # With room for one image, whatever is kept stops what follows.
+    many = [row._replace(size=len(KIB)) for row in rows(20)]
+    threads = Threads(4, 2, 16, encoded_bytes=len(KIB))
+    with running(decoding, predicting, threads) as pipeline, ThreadPoolExecutor(1) as slot:
+        images = slot.submit(pipeline.run, many, fetching).result(WITHIN_S)
+    assert {image.error.stage for image in images if image.error} == {stage}
+    assert all(image.error for image in images)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 16])

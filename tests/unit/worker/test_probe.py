@@ -12,6 +12,7 @@ from PIL import Image
 
 from millrace.core.manifest import ManifestRow
 from millrace.worker import pipeline
+from millrace.worker.agreement import Crew
 from millrace.worker.inference import Inference
 from millrace.worker.options import WorkerOptions
 from millrace.worker.pipeline import Fetch
@@ -34,7 +35,7 @@ def test_the_rate_is_of_images_predicted_in_all_slots_at_once(
     made: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = made("of_bytes").bundle()
-    inference = Inference(bundle, WorkerOptions.load(model="made", batch_size=8))
+    inference = Inference(bundle, WorkerOptions.load(model="made", batch_size=8), Crew())
     run = inference.pipeline.run
     begun = threading.local()
     together = threading.Barrier(SLOTS)

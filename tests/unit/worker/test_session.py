@@ -18,12 +18,12 @@ from millrace.worker.predictor import OutOfMemoryError
 from millrace.worker.session import Session
 from millrace.worker.tuning import Tuning
 from tests.support import capture_logs, random_pixels
-from tests.unit.worker.saved_models import CLASSES, FORMS, SIDE, SavedModel, Workshop
+from tests.unit.worker.saved_models import ALONE, CLASSES, FORMS, SIDE, SavedModel, Workshop
 
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
 
-@pytest.mark.parametrize("form", [*FORMS, "of_a_hidden_one", "of_two_outputs"])
+@pytest.mark.parametrize("form", [*FORMS, "of_a_hidden_one", "of_two_outputs", "of_a_loss_besides"])
 def test_it_answers_as_tensorflow_itself(form: str, made: Workshop) -> None:
     model = made(form)
     session = Session(model.bundle())
@@ -70,12 +70,44 @@ def test_a_fixed_batch_size_is_known_and_said(form: str, limit: int, made: Works
     assert [entry["batch_size"] for entry in logs if "fixed" in entry["event"]] == [limit]
 
 
-def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(made: Workshop) -> None:
+@pytest.mark.parametrize(
+    ("form", "why"), [("with_a_table", "table"), ("with_a_loop_that_writes", "assignvariable")]
+)
+def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(
+    form: str, why: str, made: Workshop
+) -> None:
     with capture_logs() as logged:
-        Session(made("with_a_table").bundle())
+        Session(made(form).bundle())
     (entry,) = [entry for entry in logged if entry["log_level"] == "warning"]
     assert entry["event"] == "the model runs unfrozen, which is slower"
-    assert "table" in entry["why"].lower(), entry
+    assert why in entry["why"].lower(), entry
+
+
+@pytest.mark.parametrize(
+    ("form", "operations"),
+    [
+        ("with_a_branch", {"If"}),
+        ("with_a_loop", {"While"}),
+        ("image_by_image", {"While", "TensorListFromTensor"}),
+        ("of_old_control_flow", {"Enter", "Exit", "Switch", "Merge"}),
+    ],
+)
+def test_control_flow_is_frozen_like_the_rest(
+    form: str, operations: set[str], made: Workshop
+) -> None:
+    model = made(form)
+    # What TensorFlow 2 calls stateless differs in the name alone.
+    assert operations <= {name.removeprefix("Stateless") for name in model.operations()}
+    with capture_logs() as logged:
+        Session(model.bundle())
+    assert [entry for entry in logged if entry["log_level"] == "warning"] == []
+
+
+def test_tensorflow_2_itself_rejects_a_model_that_is_taken(made: Workshop) -> None:
+    """It answers like `direct` all the same, as the test of all forms shows."""
+    model = made("of_a_loss_besides")
+    with pytest.raises(Exception, match="depends on a placeholder which is not an input"):
+        made.tf.saved_model.load(str(model.path), tags=["myTag"])
 
 
 @pytest.mark.parametrize("form", ["by_operations", "of_one_image", "of_four_images"])
@@ -159,14 +191,16 @@ def test_an_input_that_is_no_picture_is_refused(made: Workshop) -> None:
     assert "[None, 192]" in refused(made("of_vectors")).message
 
 
-def test_a_model_that_does_not_answer_row_for_row_gets_one_image_at_a_time(
-    made: Workshop,
+@pytest.mark.parametrize("form", [*ALONE, "of_a_well_hidden_one"])
+def test_a_model_that_needs_its_images_alone_gets_them_and_it_is_said(
+    form: str, made: Workshop
 ) -> None:
-    model = made("answering_one_row")
-    session = Session(model.bundle())
+    with capture_logs() as logs:
+        session = Session(made(form).bundle())
     assert session.batch_limit == 1
-    alone = [model.direct(PIXELS[n : n + 1]) for n in range(3)]
-    np.testing.assert_allclose(session.predict(PIXELS[:3]), np.concatenate(alone), atol=1e-5)
+    (entry,) = [entry for entry in logs if "fixed" in entry["event"]]
+    assert entry["batch_size"] == 1
+    assert entry["why"]
 
 
 def damaged(made: Workshop, into: Path) -> SavedModel:

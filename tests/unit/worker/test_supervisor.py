@@ -13,7 +13,14 @@ import pytest
 
 from millrace.core.errors import ExitCode
 from millrace.worker import supervisor
-from millrace.worker.supervisor import HOPELESS, Supervisor, devices_each, threads_each
+from millrace.worker.options import WorkerOptions
+from millrace.worker.supervisor import (
+    HOPELESS,
+    Supervisor,
+    decode_threads_each,
+    devices_each,
+    threads_each,
+)
 from tests.support import capture_logs, wait_until
 
 STAND_IN = '''
@@ -23,7 +30,8 @@ import os, signal, sys, time
 home = os.environ["STAND_IN_HOME"]
 starts = len(os.listdir(home))
 with open(f"{home}/{os.getpid()}.starting", "w") as note:
-    note.write(os.environ["MILLRACE_BATCH_SIZE"] + " " + os.environ["MILLRACE_THREADS"])
+    told = ("MILLRACE_BATCH_SIZE", "MILLRACE_THREADS", "MILLRACE_DECODE_THREADS", "MILLRACE_CREW")
+    note.write(" ".join(os.environ[name] for name in told))
 
 def on_signal(number, frame):
     open(f"{home}/{os.getpid()}.heard-{signal.Signals(number).name}", "w").close()
@@ -124,11 +132,11 @@ def crew(tmp_path: Path) -> Callable[..., Crew]:
 
 
 def test_every_process_is_started_with_the_environment(crew: Callable[..., Crew]) -> None:
-    three = crew(3, MILLRACE_THREADS="4")
+    three = crew(3, MILLRACE_THREADS="4", MILLRACE_DECODE_THREADS="6")
     three.supervisor.start()
     three.wait_for(3)
     assert three.started() == set(three.supervisor.pids)
-    assert {file.read_text() for file in three.home.iterdir()} == {"7 4"}
+    assert {file.read_text() for file in three.home.iterdir()} == {"7 4 6 3"}
     three.supervisor.stop()
     assert three.end() == ExitCode.OK
     assert three.supervisor.pids == []
@@ -136,22 +144,22 @@ def test_every_process_is_started_with_the_environment(crew: Callable[..., Crew]
     assert three.supervisor.failures == 0
 
 
-@pytest.mark.parametrize(
-    ("exported", "threads"), [(None, str(threads_each(2))), ("", str(threads_each(2))), ("5", "5")]
-)
+@pytest.mark.parametrize("exported", [None, "", "5"])
 @pytest.mark.usefixtures("no_environment")
 def test_the_machine_is_shared_unless_the_environment_says_otherwise(
     exported: str | None,
-    threads: str,
     crew: Callable[..., Crew],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if exported is not None:
         monkeypatch.setenv("MILLRACE_THREADS", exported)
+        monkeypatch.setenv("MILLRACE_DECODE_THREADS", exported)
     two = crew(2)
     two.supervisor.start()
     two.wait_for(2)
-    assert {file.read_text() for file in two.home.iterdir()} == {f"7 {threads}"}
+    assert {file.read_text() for file in two.home.iterdir()} == {
+        f"7 {exported or threads_each(2)} {exported or decode_threads_each(2)} 2"
+    }
     two.supervisor.stop()
     assert two.end() == ExitCode.OK
 
@@ -269,12 +277,27 @@ def test_the_threads_of_all_processes_fill_the_machine_once() -> None:
     assert threads_each(1000) == 1
 
 
+def test_decode_threads_are_shared_out_too() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert decode_threads_each(1) == cores + 1
+    assert decode_threads_each(cores) == 2
+    assert decode_threads_each(1000) == 2
+
+
+def test_a_great_machine_has_no_more_decode_threads_than_may_be_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(384)))
+    assert decode_threads_each(1) == 256
+    assert WorkerOptions(model="m").decode_threads == 256
+
+
 @pytest.mark.parametrize(
     ("visible", "said", "devices"),
     [
         ("", "auto", ["auto", "auto", "auto"]),
         ("0", "auto", ["auto", "auto", "auto"]),
-        ("0,1", "auto", ["gpu:0", "gpu:1", "gpu:0"]),
+        ("0,1", "auto", ["auto:0", "auto:1", "auto:0"]),
         ("2,3", "gpu", ["gpu:0", "gpu:1", "gpu:0"]),
         ("0,1", "gpu:1", ["gpu:1", "gpu:1", "gpu:1"]),
         ("0,1", "cpu", ["cpu", "cpu", "cpu"]),

@@ -1,0 +1,31 @@
+"""What an engine raises about a model, as one line of a ModelError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from millrace.core.errors import ModelError
+
+LONGEST = 300
+
+_WHERE = ("Check ", "Exception from", "FrontEnd", "Graph execution error:")
+"""How lines begin that tell where it happened, and not what."""
+
+
+@contextmanager
+def as_model_errors(what: str, hint: str | None = None) -> Iterator[None]:
+    """Engines raise nearly anything for a model they cannot use. `what` begins the message."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what}: {telling_line(error)}", hint=hint) from error
+
+
+def telling_line(error: Exception) -> str:
+    """The line of an error that says something, or else the error's type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(_WHERE)]
+    return (telling or lines or [type(error).__name__])[0][:LONGEST]
