@@ -13,11 +13,18 @@ from millrace.worker.predictor import OutOfMemoryError, Predictor
 log = get_logger(__name__)
 
 LARGEST = 64
+"""The chunks in hand by default, three of 128 images, keep batches of this size full also where
+some images fail. Those of 128 they fill to nine tenths then, and of 256 to three quarters at best:
+who wants them says so, and takes more chunks in hand."""
+
 BATCH_BYTES = 64 * MIB
 """Of pixels, as uint8: what a batch may hold whatever is fastest."""
 
-BUDGET_S = 1.0
+BUDGET_S = 0.8
 """Of predicting, to find the size: a worker is to start soon."""
+
+SET_UP_S = 1.5
+"""Of setting things up for sizes, likewise."""
 
 TRIES = 3
 
@@ -28,7 +35,7 @@ cost something of their own."""
 
 def warm_up(predictor: Predictor, batch_size: int | None) -> int:
     """Predict at the sizes that will be met, so that no image pays for set-up; returns the size
-    of a full batch: the one given, or, for None, the fastest found within `BUDGET_S`.
+    of a full batch: the one given, or, for None, the fastest found within the budgets.
 
     The graph is not traced per size, so the sizes between cost nothing new. Raises ModelError.
     """
@@ -49,7 +56,7 @@ def _fastest(predictor: Predictor) -> int:
     height, width, depth = predictor.input_shape
     largest = max(1, min(LARGEST, BATCH_BYTES // (height * width * depth)))
     each: dict[int, float] = {}
-    size, left = 1, BUDGET_S
+    size, left, set_up = 1, BUDGET_S, SET_UP_S
     while size <= largest:
         # The first prediction of a size sets things up.
         tries = [_seconds(predictor, size) for _ in range(TRIES)]
@@ -57,9 +64,10 @@ def _fastest(predictor: Predictor) -> int:
         if len(took) < len(tries):
             break
         each[size] = min(took) / size
-        left -= sum(took)
+        left -= TRIES * min(took)
+        set_up -= sum(took) - TRIES * min(took)
         size *= 2
-        if left < TRIES * size * each[size // 2]:
+        if set_up < 0 or left < TRIES * size * each[size // 2]:
             break
     best = min(each.values(), default=0.0)
     found = max((size for size in each if each[size] <= best * AS_FAST), default=1)

@@ -70,10 +70,29 @@ def test_the_fastest_is_found(each_ms: dict[int, float], found: int, clock: Cloc
     assert warm_up(model, None) == found
 
 
-@pytest.mark.parametrize(("each_s", "found"), [(0.01, 16), (0.05, 2), (10.0, 1)])
+@pytest.mark.parametrize(("each_s", "found"), [(0.01, 8), (0.05, 2), (10.0, 1)])
 def test_it_takes_no_longer_than_its_budget(each_s: float, found: int, clock: Clock) -> None:
     assert warm_up(Timed(clock, lambda size: size * each_s), None) == found
     assert clock.now <= max(batch_size.BUDGET_S, batch_size.TRIES * each_s) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("set_up_s", "found"),
+    [
+        (0.15, LARGEST),  # that of a size is no reason to do without larger ones
+        (10.0, 1),  # but a worker is to start soon
+    ],
+)
+def test_setting_up_has_a_budget_of_its_own(set_up_s: float, found: int, clock: Clock) -> None:
+    met: set[int] = set()
+
+    def takes(size: int) -> float:
+        first = size not in met
+        met.add(size)
+        return size * 0.001 + first * set_up_s
+
+    assert warm_up(Timed(clock, takes), None) == found
+    assert clock.now < batch_size.BUDGET_S + max(batch_size.SET_UP_S, set_up_s) + 0.1
 
 
 def test_what_does_not_fit_is_not_taken(clock: Clock) -> None:
