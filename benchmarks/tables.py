@@ -102,9 +102,12 @@ class Row(Value):
         return median(cost.limit(cores) for cost in self.costs) if self.costs else None
 
     def efficiency(self, cores: int) -> float | None:
-        """The rate as a share of the limit."""
-        limit, rate = self.limit(cores), self.rate
-        return rate / limit if rate is not None and limit is not None else None
+        """The rate as a share of the limit, the median of the rounds that measured both."""
+        shares = [
+            sample.rate / cost.limit(cores)
+            for sample, cost in zip(self.samples, self.costs, strict=False)
+        ]
+        return median(shares) if shares else None
 
 
 class Table(Value):
@@ -122,12 +125,19 @@ class Table(Value):
 
     def ratio(self, row: Row) -> float | None:
         """A row's rate in terms of its base's or, without one, the best peer's."""
+        return self._compared(row, row.rate)
+
+    def most(self, row: Row, cores: int) -> float | None:
+        """The ratio that the row would have at its limit."""
+        return self._compared(row, row.limit(cores))
+
+    def _compared(self, row: Row, rate: float | None) -> float | None:
         base = self.best_peer
         if row.base is not None:
             base = next((other for other in self.rows if other.name == row.base), None)
-        if base is None or base.rate is None or row.rate is None:
+        if base is None or base.rate is None or rate is None:
             return None
-        return row.rate / base.rate
+        return rate / base.rate
 
 
 class Machine(Value):

@@ -19,7 +19,7 @@ def cells(text: str, name: str) -> list[str]:
 def test_a_line_tells_rate_ratio_limit_efficiency_and_agreement() -> None:
     ours = row("ours", 170, 180, 190).model_copy(update={"costs": (COST,)})
     text = table_markdown(table(ours, row("peer", 60, peer=True)), cores=2)
-    wanted = ["ours", "180.0 (170.0–190.0)", "3.00×", "200.0", "90.0%", "100.0%", "4.0"]
+    wanted = ["ours", "180.0 (170.0–190.0)", "3.00×", "200.0 (3.33×)", "85.0%", "100.0%", "4.0"]
     assert cells(text, "ours") == wanted
     assert cells(text, "**peer**")[:5] == ["**peer**", "60.0 (60.0–60.0)", "1.00×", "", ""]
     assert "ours 4.00 + 6.00 ms" in text

@@ -67,7 +67,7 @@ def test_the_limit_is_what_the_cores_could_do_if_they_did_nothing_else() -> None
         update={"costs": (cost, cost, Cost(decode_s=1, predict_s=1))}
     )
     assert measured.limit(2) == pytest.approx(200)
-    assert measured.efficiency(2) == pytest.approx(0.9)
+    assert measured.efficiency(2) == pytest.approx(0.9), "the first round's"
     assert row("ours", 180).efficiency(2) is None
 
 
