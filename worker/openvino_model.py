@@ -57,8 +57,7 @@ class OpenVINOModel(Predictor):
         if self.batch_limit is None and (why := self._against_two(model)):
             self._fix_batch(1, why)
         self._request = self._compile(self._normalised(model))
-        if why := self._try_out():
-            self._fix_batch(1, why)
+        self._try_out()
 
     def _run(self, pixels: Pixels) -> Scores:
         try:

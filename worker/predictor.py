@@ -73,22 +73,22 @@ class Predictor(ABC):
         """A batch of black images."""
         return np.zeros((size, *self.input_shape), np.uint8)
 
-    def _try_out(self) -> str | None:
+    def _try_out(self) -> None:
         """Run it, for loading does not find out whether a model runs: with an image alone, and
         with two together, for some hide a batch of one behind a free dimension, or mix the
-        images of a batch up. Returns why images must be alone, if so. Raises ModelError."""
+        images of a batch up: those get their images alone. Raises ModelError."""
         two = np.random.default_rng(2).integers(0, 256, (2, *self.input_shape), np.uint8)
         alone = np.concatenate([self.predict(two[:1]), self.predict(two[1:])])
         if self.batch_limit is not None:
-            return None
+            return
         try:
             together = self.predict(two)
         except ModelError as error:
-            return error.message
+            self._fix_batch(1, error.message)
+            return
         apart = ALIKE * float(np.nanmax(np.abs(alone), initial=0.0))
-        if np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
-            return None
-        return "two images together are answered otherwise than alone"
+        if not np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):
+            self._fix_batch(1, "two images together are answered otherwise than alone")
 
     def _fix_batch(self, size: int, why: str) -> None:
         """Predict in batches of this size."""

@@ -70,14 +70,12 @@ class Session(Predictor):
                 self._fix_batch(loaded.batch, BAKED_IN)
             try:
                 self._call, self.output_shape = self._frozen(loaded)
-                alone = self._try_out()
+                self._try_out()
                 loaded.session.close()
             except ModelError as error:
                 self._call, self.output_shape = self._as_it_is(loaded)
-                alone = self._try_out()
+                self._try_out()
                 log.warning("the model runs unfrozen, which is slower", why=error.message)
-            if alone is not None:
-                self._fix_batch(1, alone)
 
     def _run(self, pixels: Pixels) -> Scores:
         try:

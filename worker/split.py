@@ -25,15 +25,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.worker.model_source import find_model
 from millrace.worker.options import WorkerOptions
-from millrace.worker.supervisor import (
-    CREW,
-    DECODE_THREADS,
-    DEVICE,
-    THREADS,
-    decode_threads_each,
-    devices_each,
-    threads_each,
-)
+from millrace.worker.supervisor import THREADS, environments_each, threads_each
 from millrace.worker.tuning import gpus
 
 log = get_logger(__name__)
@@ -74,7 +66,7 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     found: list[Split] = []
     candidates = _candidates()
     for processes in candidates:
-        rate = _measure(_environments(processes, environment, options))
+        rate = _measure(_environments(processes, environment))
         if rate is None:
             break  # not enough memory, most likely; more processes will not do either
         found.append(Split(processes, threads_each(processes), round(rate, 2)))
@@ -103,20 +95,10 @@ def _candidates() -> list[int]:
     return sorted({*(1 << n for n in range(cores.bit_length()) if 1 << n <= cores), cores})
 
 
-def _environments(
-    processes: int, environment: Mapping[str, str], options: WorkerOptions
-) -> list[dict[str, str]]:
-    """What each of so many probes is told: the same as the supervisor will tell the workers."""
-    decode_threads = decode_threads_each(processes)
-    if "decode_threads" in options.model_fields_set:
-        decode_threads = options.decode_threads
-    shares = {
-        CREW: str(processes),
-        THREADS: str(threads_each(processes)),
-        DECODE_THREADS: str(decode_threads),
-    }
-    devices = devices_each(processes, options.device)
-    return [{**environment, **shares, DEVICE: device} for device in devices]
+def _environments(processes: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """What each of so many probes is told: as the workers will be, and the threads to measure."""
+    threads = {THREADS: str(threads_each(processes))}
+    return [each | threads for each in environments_each(processes, environment)]
 
 
 def _measure(environments: Sequence[Mapping[str, str]]) -> float | None:

@@ -64,11 +64,21 @@ def devices_each(processes: int, said: str) -> list[str]:
     return [f"{said}:{number % count}" for number in range(processes)]
 
 
+def environments_each(processes: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """What each of so many processes is told beside our own environment: what they are all told,
+    and its share of the machine where neither says otherwise."""
+    shares = {THREADS: threads_each(processes), DECODE_THREADS: decode_threads_each(processes)}
+    each = {name: os.environ.get(name) or str(share) for name, share in shares.items()}
+    told = {**each, **environment, CREW: str(processes)}
+    said = told.get(DEVICE) or os.environ.get(DEVICE) or "auto"
+    return [{**told, DEVICE: device} for device in devices_each(processes, said)]
+
+
 @dataclass(slots=True)
 class _Slot:
     """One of the N processes, across its restarts."""
 
-    device: str
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     delay: float = FIRST_DELAY_S
@@ -79,11 +89,7 @@ class Supervisor:
     """Starts with `start`; `poll` is called until it returns an exit code."""
 
     def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
-        shares = {THREADS: threads_each(processes), DECODE_THREADS: decode_threads_each(processes)}
-        each = {name: os.environ.get(name) or str(share) for name, share in shares.items()}
-        self._environment = each | dict(environment)
-        said = self._environment.get(DEVICE) or os.environ.get(DEVICE) or "auto"
-        self._slots = [_Slot(device) for device in devices_each(processes, said)]
+        self._slots = [_Slot(each) for each in environments_each(processes, environment)]
         self._stopping = False
         self._code: int = ExitCode.OK
         self.failures = 0
@@ -146,13 +152,7 @@ class Supervisor:
     def _spawn(self, slot: _Slot) -> None:
         slot.process = subprocess.Popen(
             [sys.executable, "-m", "millrace.worker.process"],
-            env={
-                **os.environ,
-                **self._environment,
-                DEVICE: slot.device,
-                CREW: str(len(self._slots)),
-                PARENT_FD: str(self._child_end),
-            },
+            env={**os.environ, **slot.environment, PARENT_FD: str(self._child_end)},
             pass_fds=[self._child_end],
             close_fds=True,
             stdin=subprocess.DEVNULL,

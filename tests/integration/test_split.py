@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from millrace.cli.model_options import worker_environment
 from millrace.worker import split, supervisor
 from millrace.worker.options import WorkerOptions
 from millrace.worker.split import best_split
@@ -152,14 +153,14 @@ def test_another_number_of_gpus_is_measured_anew(
 
 
 @pytest.mark.usefixtures("no_environment")
-@pytest.mark.parametrize(("said", "decode_threads"), [(None, "3"), (5, "5")])
+@pytest.mark.parametrize(("said", "decode_threads"), [({}, "3"), ({"decode_threads": 5}, "5")])
 def test_probes_are_told_what_the_workers_will_be(
-    said: int | None, decode_threads: str, monkeypatch: pytest.MonkeyPatch
+    said: dict[str, int], decode_threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "gpus", lambda: 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
-    options = WorkerOptions.load(model="tiny", device="gpu", decode_threads=said)
-    told = split._environments(3, {"MILLRACE_MODEL": "tiny"}, options)
+    options = {"model": "tiny", "device": "gpu", **said}
+    told = split._environments(3, worker_environment(options))
     assert [one["MILLRACE_DEVICE"] for one in told] == ["gpu:0", "gpu:1", "gpu:0"]
     assert {one["MILLRACE_THREADS"] for one in told} == {"2"}
     assert {one["MILLRACE_DECODE_THREADS"] for one in told} == {decode_threads}
