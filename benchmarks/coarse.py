@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.inputs import jpegs
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.worker import images
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--shorter", type=int, nargs="+", default=[760, 1520, 3000])
     parser.add_argument("--count", type=int, default=150)
     asked = parser.parse_args()
-    photographs = sorted(path for path in asked.pictures.iterdir() if path.suffix.lower() == ".jpg")
+    photographs = jpegs(asked.pictures)
     options = WorkerOptions.load()
     bundle = find_model(Services(Settings.load()), options)
     predictor = load_predictor(bundle, options.tuning)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.contenders import HERE, Resize
-from benchmarks.inputs import KINDS, write_set
+from benchmarks.inputs import KINDS, jpegs, write_set
 from benchmarks.tables import Workload
 
 WORK = HERE / ".work"
@@ -38,9 +38,7 @@ def lay_out(workload: Workload, own: Path | None) -> Course:
     if workload.inputs == "own":
         if own is None:
             raise ValueError("inputs of your own need --pictures DIR")
-        pictures = sorted(
-            path for path in own.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
-        )
+        pictures = jpegs(own)
     else:
         pictures = write_set(KINDS[workload.inputs], WORK / "pictures" / workload.inputs)
     # A process of its own, for TensorFlow would stay in this one and take its memory.

@@ -70,6 +70,11 @@ def write_set(kind: InputKind, directory: Path) -> list[Path]:
     return paths
 
 
+def jpegs(directory: Path) -> list[Path]:
+    """The JPEGs in a directory of somebody's own, by name."""
+    return sorted(path for path in directory.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+
+
 def link_many(pictures: Sequence[Path], count: int, directory: Path) -> None:
     """A directory of exactly `count` files `000000.jpg`…: the pictures in turn, as hard links."""
     shutil.rmtree(directory, ignore_errors=True)
