@@ -31,7 +31,6 @@ class Entrant:
     base: str | None = None
     limited: bool = False
     samples: list[Sample] = field(default_factory=list)
-    costs: list[Cost] = field(default_factory=list)
     absent: str | None = None
 
     def row(self) -> Row:
@@ -42,7 +41,6 @@ class Entrant:
             peer=not isinstance(self.contender, Millrace),
             command=self.contender.shown(work),
             samples=() if self.absent else tuple(self.samples),
-            costs=tuple(self.costs),
             base=self.base,
             absent=self.absent,
         )
@@ -70,7 +68,7 @@ def say(line: str) -> None:
 
 def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
     """Measure the entrant's limit, if wished, and then the entrant."""
-    contender, expected = entrant.contender, guess
+    contender, expected, cost = entrant.contender, guess, None
     if not isinstance(contender, Millrace):
         expected *= PEERS_SHARE
     elif entrant.limited:
@@ -79,7 +77,6 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
         except limit.NotMeasured as error:
             say(f"    its limit is not measured: {error}")
         else:
-            entrant.costs.append(cost)
             expected = cost.limit(CORES)
     if entrant.samples:
         expected = max(sample.rate for sample in entrant.samples)
@@ -89,7 +86,7 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
     except (harness.Failed, Cheated) as error:
         _drop(entrant, str(error))
         return
-    entrant.samples.append(sample)
+    entrant.samples.append(sample.model_copy(update={"cost": cost}))
     say(
         f"    {sample.rate:.1f} images/s: {sample.images} in {sample.seconds:.1f} s, "
         f"whole process {sample.wall_s:.1f} s, agreement {sample.agreement:.1%}"

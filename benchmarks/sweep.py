@@ -1,7 +1,8 @@
 """Each peer in many settings, so that it races in its best (`Peer.best` in contenders.py).
 
 `python -m benchmarks.sweep` prints a table for each peer, the best setting first, of MobileNetV2
-on small pictures from disk; with --inputs large, of large ones.
+on small pictures from disk; with --inputs large, of large ones. The settings take turns, round
+after round; a setting's rate is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from statistics import median
 
 from benchmarks import harness
 from benchmarks.contenders import CONTENDERS, CORES, Peer
@@ -34,32 +36,35 @@ SETTINGS: Mapping[str, Sequence[Sequence[str]]] = {
 """What to cross for each peer."""
 
 
-def sweep(peer: Peer, course: Course, images: int) -> dict[str, float]:
-    """Images per second of the peer in each of its settings, the best first."""
-    found = {}
-    for flags in map(" ".join, product(*SETTINGS[peer.name])):
+def sweep(peer: Peer, course: Course, images: int, rounds: int) -> dict[str, list[float]]:
+    """Images per second of the peer in each of its settings, round by round; the best first."""
+    found: dict[str, list[float]] = {}
+    for flags in list(map(" ".join, product(*SETTINGS[peer.name]))) * rounds:
         tuned = replace(peer, best={course.workload.inputs: flags})
         try:
-            found[flags] = harness.run(tuned, course, images).rate
+            rate = harness.run(tuned, course, images).rate
         except harness.Failed as error:
             say(f"{peer.name} {flags}: {error}")
         else:
-            say(f"{peer.name} {flags}: {found[flags]:.1f} images/s")
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+            found.setdefault(flags, []).append(rate)
+            say(f"{peer.name} {flags}: {rate:.1f} images/s")
+    return dict(sorted(found.items(), key=lambda item: -median(item[1])))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--inputs", choices=list(KINDS), default=BASE.inputs)
-    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args(arguments)
     course = lay_out(BASE.model_copy(update={"inputs": asked.inputs}), None)
     for peer in CONTENDERS:
         if isinstance(peer, Peer) and peer.name in asked.only:
             print(f"\n| {peer.name} | images/s |\n| --- | ---: |")
-            for flags, rate in sweep(peer, course, asked.images).items():
-                print(f"| `{flags}` | {rate:.1f} |", flush=True)
+            for flags, rates in sweep(peer, course, asked.images, asked.rounds).items():
+                spread = f"{median(rates):.1f} ({min(rates):.1f}–{max(rates):.1f})"
+                print(f"| `{flags}` | {spread} |", flush=True)
 
 
 if __name__ == "__main__":

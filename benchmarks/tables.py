@@ -28,25 +28,6 @@ class Workload(Value):
         return f"{self.model}, {self.inputs}, {self.storage}"
 
 
-class Sample(Value):
-    """One run. `seconds` are those the rate counts, `wall_s` the whole process's.
-
-    `agreement` is the share of images whose top class is the plain signature's;
-    `store_cpu_s` the CPU time of the S3 endpoint, which runs on the same cores.
-    """
-
-    images: int
-    seconds: float
-    wall_s: float
-    agreement: float
-    store_cpu_s: float | None = None
-
-    @property
-    def rate(self) -> float:
-        """Images per second."""
-        return self.images / self.seconds
-
-
 class Cost(Value):
     """CPU seconds of one image on one core while every core is busy."""
 
@@ -58,6 +39,27 @@ class Cost(Value):
         return cores / (self.decode_s + self.predict_s)
 
 
+class Sample(Value):
+    """One run. `seconds` are those the rate counts, `wall_s` the whole process's.
+
+    `agreement` is the share of images whose top class is the plain signature's;
+    `store_cpu_s` the CPU time of the S3 endpoint, which runs on the same cores; `cost` what the
+    machine needed for an image just before this run, if that was measured.
+    """
+
+    images: int
+    seconds: float
+    wall_s: float
+    agreement: float
+    store_cpu_s: float | None = None
+    cost: Cost | None = None
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / self.seconds
+
+
 class Row(Value):
     """One contender: its samples, one per round, or why there are none."""
 
@@ -65,7 +67,6 @@ class Row(Value):
     peer: bool
     command: str
     samples: tuple[Sample, ...] = ()
-    costs: tuple[Cost, ...] = ()
     base: str | None = None
     """The row it is compared with, if not the best peer."""
     absent: str | None = None
@@ -97,16 +98,18 @@ class Row(Value):
         spent = [1000 * s.store_cpu_s / s.images for s in self.samples if s.store_cpu_s is not None]
         return median(spent) if spent else None
 
+    @property
+    def costs(self) -> list[Cost]:
+        """Those of the rounds that measured one."""
+        return [sample.cost for sample in self.samples if sample.cost is not None]
+
     def limit(self, cores: int) -> float | None:
         """Images per second, the median of what each round's costs allow."""
         return median(cost.limit(cores) for cost in self.costs) if self.costs else None
 
     def efficiency(self, cores: int) -> float | None:
         """The rate as a share of the limit, the median of the rounds that measured both."""
-        shares = [
-            sample.rate / cost.limit(cores)
-            for sample, cost in zip(self.samples, self.costs, strict=False)
-        ]
+        shares = [s.rate / s.cost.limit(cores) for s in self.samples if s.cost is not None]
         return median(shares) if shares else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.report import markdown, scale_markdown, table_markdown
 from benchmarks.tables import Cost, Results, Row
-from tests.unit.benchmarks.test_tables import MACHINE, row, table
+from tests.unit.benchmarks.test_tables import MACHINE, row, table, with_costs
 
 COST = Cost(decode_s=0.004, predict_s=0.006)
 
@@ -17,7 +17,7 @@ def cells(text: str, name: str) -> list[str]:
 
 
 def test_a_line_tells_rate_ratio_limit_efficiency_and_agreement() -> None:
-    ours = row("ours", 170, 180, 190).model_copy(update={"costs": (COST,)})
+    ours = with_costs(row("ours", 170, 180, 190), COST, None, None)
     text = table_markdown(table(ours, row("peer", 60, peer=True)), cores=2)
     wanted = ["ours", "180.0 (170.0–190.0)", "3.00×", "200.0 (3.33×)", "85.0%", "100.0%", "4.0"]
     assert cells(text, "ours") == wanted

@@ -21,6 +21,15 @@ def row(name: str, *rates: float, peer: bool = False, base: str | None = None) -
     return Row(name=name, peer=peer, command=f"run {name}", samples=samples, base=base)
 
 
+def with_costs(measured: Row, *costs: Cost | None) -> Row:
+    """The same with what the machine needed in each round."""
+    samples = tuple(
+        sample.model_copy(update={"cost": cost})
+        for sample, cost in zip(measured.samples, costs, strict=True)
+    )
+    return measured.model_copy(update={"samples": samples})
+
+
 def table(*rows: Row, model: str = "m", inputs: str = "small", storage: str = "disk") -> Table:
     return Table(
         workload=Workload(model=model, inputs=inputs, storage=storage),
@@ -63,11 +72,11 @@ def test_a_base_is_compared_with_instead_of_a_peer() -> None:
 def test_the_limit_is_what_the_cores_could_do_if_they_did_nothing_else() -> None:
     cost = Cost(decode_s=0.004, predict_s=0.006)
     assert cost.limit(2) == pytest.approx(200)
-    measured = row("ours", 180).model_copy(
-        update={"costs": (cost, cost, Cost(decode_s=1, predict_s=1))}
-    )
+    dear = Cost(decode_s=0.008, predict_s=0.012)
+    measured = with_costs(row("ours", 180, 500, 95, 180), cost, None, dear, cost)
     assert measured.limit(2) == pytest.approx(200)
-    assert measured.efficiency(2) == pytest.approx(0.9), "the first round's"
+    assert measured.efficiency(2) == pytest.approx(0.9), "each round beside its own limit"
+    assert row("ours", 180).limit(2) is None
     assert row("ours", 180).efficiency(2) is None
 
 
