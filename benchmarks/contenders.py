@@ -102,7 +102,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Millrace("millrace-openvino-float32", engine="openvino"),
     Millrace("millrace-openvino-bfloat16", engine="openvino", precision="bfloat16"),
     Peer("celery-tutorial", "celery_tutorial.py"),
-    Peer("tf-data", "tf_data.py", resize="sampled", best={"large": "--batch 32"}),
+    Peer("tf-data", "tf_data.py", resize="sampled"),
     Peer("ray-data", "ray_data.py"),
     Peer("daft", "daft_udf.py"),
 )

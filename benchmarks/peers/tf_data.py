@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0, help="of one operation; 0: all cores")
     asked = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(asked.threads)
