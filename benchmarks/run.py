@@ -35,6 +35,7 @@ DEFAULT = (
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     rounds, seconds = (1, 3.0) if asked.quick else (asked.rounds, asked.seconds)
+    load(this_machine(), versions())  # what cannot be added to must show before the race
     for workload in _workloads(asked):
         say(f"{workload.name}: pictures and model")
         course = lay_out(workload, asked.pictures)

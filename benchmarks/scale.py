@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flags", default="", help="more for millrace run, say --engine openvino")
     asked = parser.parse_args(arguments)
     rounds, seconds = (1, 3.0) if asked.quick else (asked.rounds, asked.seconds)
+    load(this_machine(), versions())  # what cannot be added to must show before the race
     workload = Workload(model=asked.model, inputs=asked.inputs, storage="disk")
     say(f"{workload.name}: pictures and model")
     rows = race(_entrants(workload, tuple(asked.flags.split())), rounds, seconds)
