@@ -127,20 +127,22 @@ class Table(Value):
         return max(rated, key=lambda row: row.rate or 0.0, default=None)
 
     def ratio(self, row: Row) -> float | None:
-        """A row's rate in terms of its base's or, without one, the best peer's."""
-        return self._compared(row, row.rate)
+        """A row's rate in terms of the best peer's or, round by round, of its base's."""
+        if row.base is None:
+            return self._beside_best(row.rate)
+        base = next((other for other in self.rows if other.name == row.base), None)
+        if base is None or not row.samples or len(base.samples) != len(row.samples):
+            return None
+        pairs = zip(row.samples, base.samples, strict=True)
+        return median(sample.rate / other.rate for sample, other in pairs)
 
     def most(self, row: Row, cores: int) -> float | None:
-        """The ratio that the row would have at its limit."""
-        return self._compared(row, row.limit(cores))
+        """The ratio to the best peer that the row would have at its limit."""
+        return self._beside_best(row.limit(cores))
 
-    def _compared(self, row: Row, rate: float | None) -> float | None:
-        base = self.best_peer
-        if row.base is not None:
-            base = next((other for other in self.rows if other.name == row.base), None)
-        if base is None or base.rate is None or rate is None:
-            return None
-        return rate / base.rate
+    def _beside_best(self, rate: float | None) -> float | None:
+        best = self.best_peer
+        return None if best is None or best.rate is None or rate is None else rate / best.rate
 
 
 class Machine(Value):

@@ -65,8 +65,10 @@ def test_ratios_are_to_the_best_peer() -> None:
 
 
 def test_a_base_is_compared_with_instead_of_a_peer() -> None:
-    measured = table(row("one", 50), row("two", 90, base="one"), row("x", 9, peer=True))
-    assert measured.ratio(measured.rows[1]) == 1.8
+    one, two = row("one", 50, 60, 70), row("two", 90, 60, 140, base="one")
+    measured = table(one, two, row("x", 9, peer=True))
+    assert measured.ratio(two) == 1.8, "the median of 1.8, 1 and 2, each of one round"
+    assert table(row("one", 50), two).ratio(two) is None
 
 
 def test_the_limit_is_what_the_cores_could_do_if_they_did_nothing_else() -> None:
