@@ -10,9 +10,7 @@ from millrace.models.labelled import Indices, Labelled
 from millrace.models.pixels import model_input
 
 
-def batches(
-    pictures: Labelled, architecture: Architecture, batch_size: int, order: Indices
-) -> Any:
+def batches(pictures: Labelled, architecture: Architecture, batch_size: int, order: Indices) -> Any:
     """A `keras.utils.PyDataset` of (float32 input, int64 labels), in this order."""
     load_tensorflow()
     import keras

@@ -87,6 +87,7 @@ def fine_tuning(base: Base, thaw: Thaw | None = None, asked: Asked | None = None
     facts = base.input()
     return Recipe(
         name="fine-tune",
+        model=f"{facts.name}_fine_tuned",
         architecture=facts,
         plan=plan,
         make=lambda classes: with_new_head(_trunk(base.classifier(None)), facts, classes),
@@ -155,7 +156,9 @@ def _trunk(classifier: Any) -> Any:
             return keras.Model(classifier.input, layer.input, name=f"{classifier.name}_base")
         if layer.weights:
             break
-    raise ModelError(f"{classifier.name} does not end in a dense layer, so it has no head to replace")
+    raise ModelError(
+        f"{classifier.name} does not end in a dense layer, so it has no head to replace"
+    )
 
 
 def _beginner(base: Base) -> Callable[[Any], None]:

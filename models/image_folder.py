@@ -33,7 +33,9 @@ def read_image_folder(
         raise ObjectNotFound(f"{path} is not a directory")
     try:
         classes = sorted(entry.name for entry in _visible(path) if entry.is_dir())
-        files = [(file, label) for label, name in enumerate(classes) for file in _files(path / name)]
+        files = [
+            (file, label) for label, name in enumerate(classes) for file in _files(path / name)
+        ]
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror or error}") from None
     _check_folders(path, classes, [label for _, label in files])
@@ -82,7 +84,8 @@ def _read(
     """
     shape = (architecture.height, architecture.width, depth(architecture))
     pixels = _on_disk((len(files), *shape))
-    labels, skipped = [], []
+    labels: list[int] = []
+    skipped: list[Path] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pictures = pool.map(lambda file: read_picture(file[0], architecture), files)
         for (file, label), picture in zip(files, pictures, strict=True):
@@ -99,5 +102,3 @@ def _on_disk(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         return np.zeros(shape, np.uint8)
     with tempfile.TemporaryFile(prefix="millrace-train-") as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)
-
-

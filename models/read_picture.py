@@ -40,9 +40,7 @@ def read_picture(path: Path, architecture: Architecture) -> npt.NDArray[np.uint8
     return pixels[:, :, np.newaxis] if mode == "L" else pixels
 
 
-def resized(
-    images: npt.NDArray[np.uint8], architecture: Architecture
-) -> npt.NDArray[np.uint8]:
+def resized(images: npt.NDArray[np.uint8], architecture: Architecture) -> npt.NDArray[np.uint8]:
     """uint8 [n, any, any] greys as [n, height, width, channels] of the input."""
     size = (architecture.width, architecture.height)
     if images.shape[1:] != size[::-1]:

@@ -24,10 +24,12 @@ def _random(model: Any) -> None:
 class Recipe:
     """`make` gives an untrained model for so many classes; `begin` puts its first weights in.
 
-    `architecture` says what the input is. `flags` are those that make two runs different.
+    `architecture` says what the input is, `model` how a bundle is called unless it is named
+    otherwise. `flags` are those that make two runs different.
     """
 
     name: str
+    model: str
     architecture: Architecture
     plan: Plan
     make: Callable[[int], Any]
@@ -71,6 +73,7 @@ def classifier(name: str, asked: Asked | None = None) -> Recipe:
     )
     return Recipe(
         name=name,
+        model=habits.architecture,
         architecture=architecture(habits.architecture),
         plan=plan,
         make=lambda classes: build(habits.architecture, num_classes=classes),

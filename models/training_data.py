@@ -31,9 +31,7 @@ class _Raw:
     labels: npt.NDArray[np.int64]
 
 
-def load_data(
-    path: Path, architecture: Architecture, holdout: float | None = None
-) -> Dataset:
+def load_data(path: Path, architecture: Architecture, holdout: float | None = None) -> Dataset:
     """What a directory holds, for an architecture's input.
 
     Idx files under MNIST's names if there are any, otherwise folders of pictures. A pair of
