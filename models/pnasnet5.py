@@ -139,14 +139,15 @@ class _Network:
         return before
 
     def _halved(self, net: Any, filters: int, name: str) -> Any:
-        """Half the height and width: every other pixel, beside those one further down and right."""
+        """Half the height and width: every other pixel, beside those one further down and right,
+        whose path has the one filter more where they are odd."""
         layers = self._layers
         net = layers.ReLU()(net)
         shifted = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_path2_pad")(net)
         shifted = layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_path2_shift")(shifted)
         paths = [
-            self._one_by_one(path, filters // 2, 2, f"{name}_path{number}_conv")
-            for number, path in ((1, net), (2, shifted))
+            self._one_by_one(path, (filters + more) // 2, 2, f"{name}_path{more + 1}_conv")
+            for more, path in enumerate((net, shifted))
         ]
         joined = layers.Concatenate(name=f"{name}_final_path")(paths)
         return self.normalised(joined, f"{name}_final_path_bn")
