@@ -10,16 +10,19 @@ graph finds the operation `…/inferenceLayer/Softmax`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from millrace.core.errors import ModelError, UsageError
-from millrace.models import architecture, build
+from millrace.core.load_tensorflow import load_tensorflow
+from millrace.models import IMAGENET, architecture, build
 from millrace.models.architecture import Architecture
+from millrace.models.pixels import depth
 from millrace.models.recipes import Asked, Recipe, flags_of
 from millrace.models.training import Phase, Plan
+from millrace.models.weights import load_weights
 
 INFERENCE_LAYER = "inferenceLayer"
 UNFROZEN_RATE = 0.1
@@ -32,34 +35,55 @@ DROPOUT = 0.2
 class Base:
     """An architecture to build on. `size` (height, width) is its own unless given.
 
-    `weights` is `imagenet`, a file of weights, or None for random ones. `options` go to the
-    architecture, such as `alpha` of MobileNetV2.
+    `weights` is `imagenet`, a file of weights, or None for random ones.
     """
 
     name: str
-    weights: str | None = "imagenet"
+    weights: str | None = IMAGENET
     size: tuple[int, int] | None = None
-    options: tuple[tuple[str, Any], ...] = ()
 
-    def input(self) -> Architecture:
-        """Its facts, at this size. Raises ModelNotFound."""
+    def facts(self) -> Architecture:
+        """Of its input, at this size. Raises ModelNotFound."""
         own = architecture(self.name)
         if self.size is None:
             return own
         return replace(own, height=self.size[0], width=self.size[1])
 
-    def classifier(self, weights: str | None, *, own_size: bool = False) -> Any:
-        """The whole of it, with the head it was published with. Raises ModelError."""
-        facts, own = self.input(), architecture(self.name)
-        options = dict(self.options)
-        if not own_size and (facts.height, facts.width) != (own.height, own.width):
-            channels = 1 if own.channels == "L" else 3
-            options["input_shape"] = (facts.height, facts.width, channels)
+    def trunk(self) -> Any:
+        """Untrained, without its head, for this size. Raises ModelError."""
+        load_tensorflow()  # before keras, which would load it with all its greetings
+        import keras
+
+        facts, trunk = self.facts(), _trunk(build(self.name))
+        shape = (facts.height, facts.width, depth(facts))
+        if trunk.input_shape[1:] == shape:
+            return trunk
         try:
-            return build(self.name, weights=weights, **options)
-        except (TypeError, ValueError) as error:
+            return keras.models.clone_model(trunk, input_tensors=keras.Input(shape))
+        except ValueError as error:
             size = f"{facts.height} × {facts.width}"
-            raise ModelError(f"{self.name} cannot be made for {size}: {error}") from error
+            why = str(error).partition("\n")[0]
+            raise ModelError(f"{self.name} cannot be made for pictures of {size}: {why}") from error
+
+    def begin(self, model: Any) -> None:
+        """Put the weights into the trunk of `model`. Raises ModelError."""
+        if self.weights is None:
+            return
+        trunk = trunk_of(model)
+        try:
+            # Most are published with their head, and fit the size they were made for.
+            source = _trunk(build(self.name, weights=self.weights))
+        except ModelError:
+            if self.weights == IMAGENET or not _loaded_headless(trunk, self.weights):
+                raise
+            return
+        try:
+            trunk.set_weights(source.get_weights())
+        except ValueError as error:
+            raise ModelError(
+                f"the weights of {self.name} fit pictures of its own size alone",
+                hint="leave out --size",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +108,14 @@ def fine_tuning(base: Base, thaw: Thaw | None = None, asked: Asked | None = None
         batch_size=asked.batch_size or BATCH_SIZE,
         seed=asked.seed,
     )
-    facts = base.input()
+    facts = base.facts()
     return Recipe(
         name="fine-tune",
         model=f"{facts.name}_fine_tuned",
         architecture=facts,
         plan=plan,
-        make=lambda classes: with_new_head(_trunk(base.classifier(None)), facts, classes),
-        begin=_beginner(base),
+        make=lambda classes: with_new_head(base.trunk(), facts, classes),
+        begin=base.begin,
         flags={
             **flags_of(plan, rate),
             "base": base.name,
@@ -108,8 +132,7 @@ def with_new_head(trunk: Any, facts: Architecture, classes: int) -> Any:
     import keras
     from keras import layers
 
-    channels = 1 if facts.channels == "L" else 3
-    pixels = keras.Input((facts.height, facts.width, channels), name="image")
+    pixels = keras.Input((facts.height, facts.width, depth(facts)), name="image")
     features = trunk(pixels, training=False)
     if len(features.shape) == 4:
         features = layers.GlobalAveragePooling2D()(features)
@@ -161,33 +184,10 @@ def _trunk(classifier: Any) -> Any:
     )
 
 
-def _beginner(base: Base) -> Callable[[Any], None]:
-    """Puts the base's weights into a model's trunk. Raises ModelError."""
-
-    def begin(model: Any) -> None:
-        if base.weights is None:
-            return
-        trunk = trunk_of(model)
-        try:
-            # The published weights come with a head, which wants the size it was made for.
-            source = _trunk(base.classifier(base.weights, own_size=True))
-        except ModelError as error:
-            if base.weights == "imagenet" or not _loaded_headless(trunk, base.weights):
-                raise error from None
-            return
-        try:
-            trunk.set_weights(source.get_weights())
-        except ValueError as error:
-            size = f"{base.input().height} × {base.input().width}"
-            raise ModelError(f"the weights of {base.name} do not fit {size}: {error}") from error
-
-    return begin
-
-
 def _loaded_headless(trunk: Any, file: str) -> bool:
     """Weights that were published without a head, as Keras's `…_no_top.h5` are."""
     try:
-        trunk.load_weights(file)
-    except Exception:  # h5py and Keras raise nearly anything
+        load_weights(trunk, Path(file))
+    except ModelError:
         return False
     return True

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from millrace.core.errors import ModelError
+from millrace.core.load_tensorflow import load_tensorflow
 from millrace.models.architecture import Architecture
 
 HEIGHT = WIDTH = 28
 
 
-def build(*, num_classes: int = 10, weights: str | None = None) -> Any:
+def make(*, num_classes: int = 10) -> Any:
     """Untrained; input float32 [n, 28, 28, 1] in 0..1, output probabilities [n, num_classes]."""
+    load_tensorflow()  # before keras, which would load it with all its greetings
     import keras
     from keras import layers
 
-    if weights is not None:
-        raise ModelError(f"mnist_cnn has no weights {weights!r}", hint=ARCHITECTURE.weights)
     return keras.Sequential(
         [
             keras.Input((HEIGHT, WIDTH, 1), name="image"),
@@ -45,7 +44,7 @@ ARCHITECTURE = Architecture(
     channels="L",
     scale="0,255",
     classes=10,
-    weights="Trained by `millrace train mnist-cnn`.",
+    weights="millrace train mnist-cnn",
     labels=lambda: tuple(str(digit) for digit in range(10)),
-    make=build,
+    make=make,
 )
