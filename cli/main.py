@@ -10,6 +10,7 @@ from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
+from millrace.cli.export import export
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
 from millrace.cli.status import jobs, status, workers
@@ -54,6 +55,7 @@ COMMANDS = (
     *(run, enqueue, worker),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
+    export,
     *(doctor, demo),
 )
 for function in COMMANDS:
