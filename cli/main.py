@@ -10,6 +10,7 @@ from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
+from millrace.cli.export import export
 from millrace.cli.inspect import inspect
 from millrace.cli.models import models_app
 from millrace.cli.results import errors, results
@@ -57,6 +58,7 @@ COMMANDS = (
     *(run, enqueue, worker),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
+    export,
     *(inspect, verify_model),
     *(doctor, demo),
 )
