@@ -12,7 +12,9 @@ from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
+from millrace.cli.runs import runs
 from millrace.cli.status import jobs, status, workers
+from millrace.cli.train import train
 from millrace.cli.verify import verify
 from millrace.cli.worker import worker
 
@@ -54,10 +56,13 @@ COMMANDS = (
     *(run, enqueue, worker),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
-    *(doctor, demo),
+    *(train, doctor, demo),
 )
+GROUPS = {"runs": runs}
 for function in COMMANDS:
     app.command()(function)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def main() -> None:
