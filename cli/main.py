@@ -10,6 +10,7 @@ from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
+from millrace.cli.export import export
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
 from millrace.cli.runs import runs
@@ -56,7 +57,8 @@ COMMANDS = (
     *(run, enqueue, worker),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
-    *(train, doctor, demo),
+    *(export, train),
+    *(doctor, demo),
 )
 GROUPS = {"runs": runs}
 for function in COMMANDS:

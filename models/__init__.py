@@ -14,20 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from millrace.core.errors import ModelError, ModelNotFound
-<<<<<<< HEAD
-from millrace.core.load_tensorflow import load_tensorflow
-from millrace.models.architecture import Architecture
-
-_MODULES = {
-    "digits": "millrace.models.digits",
-    "mnist_cnn": "millrace.models.mnist_cnn",
-    "mnist_softmax": "millrace.models.mnist_softmax",
-}
-
-
-def architectures() -> tuple[str, ...]:
-    """The names there are."""
-=======
 from millrace.models.architecture import Architecture
 
 IMAGENET = "imagenet"
@@ -55,50 +41,22 @@ _MODULES = {
 
 def architectures() -> tuple[str, ...]:
     """The names there are. Imports none of them."""
->>>>>>> arch
     return tuple(_MODULES)
 
 
 def architecture(name: str) -> Architecture:
-<<<<<<< HEAD
-    """What there is to know of one. Raises ModelNotFound, which lists those there are."""
-    if name not in _MODULES:
-        near = get_close_matches(name, _MODULES, 3)
-        raise ModelNotFound(
-            f"there is no architecture {name!r}",
-            hint=f"{'did you mean' if near else 'there are'} {', '.join(near or _MODULES)}",
-=======
     """What there is to know of one, without making it. Raises ModelNotFound."""
     if name not in _MODULES:
         near = get_close_matches(name.lower().replace("-", "_"), _MODULES, n=3)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         raise ModelNotFound(
             f"there is no architecture {name!r}", hint=f"{meant}there are {', '.join(_MODULES)}"
->>>>>>> arch
         )
     found: Architecture = import_module(_MODULES[name]).ARCHITECTURE
     return found
 
 
 def build(
-<<<<<<< HEAD
-    name: str, *, num_classes: int | None = None, weights: str | None = None, **options: Any
-) -> Any:
-    """A `keras.Model`: float32 images in, class probabilities out.
-
-    `weights` is None for random ones, `imagenet` for Keras's own, or a file of weights.
-    Raises ModelNotFound for a name that is not an architecture, and ModelError.
-    """
-    chosen = architecture(name)
-    load_tensorflow()  # before keras, which would load it with all its greetings
-    published = weights if weights == "imagenet" else None
-    model = chosen.make(num_classes=num_classes or chosen.classes, weights=published, **options)
-    if weights is not None and published is None:
-        try:
-            model.load_weights(Path(weights).expanduser())
-        except Exception as error:  # h5py and Keras raise nearly anything
-            raise ModelError(f"{weights} are no weights of {name}: {error}") from error
-=======
     name: str,
     *,
     num_classes: int | None = None,
@@ -123,5 +81,4 @@ def build(
         from millrace.models.weights import load_weights
 
         load_weights(model, Path(weights))
->>>>>>> arch
     return model

@@ -24,7 +24,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from millrace.core.errors import AccessDenied, BadData, Conflict, ObjectNotFound
+from millrace.core.errors import (
+    AccessDenied,
+    BadData,
+    Conflict,
+    ObjectNotFound,
+    StorageUnavailable,
+)
 from millrace.models.training_record import Epoch, Result, RunRecord, State
 
 RUN, STATE, RESULT, LOCK = "run.json", "state.json", "result.json", ".lock"
@@ -80,15 +86,19 @@ class RunDirectory:
         self._replace(RESULT, result)
 
     def commit(self, epoch: Epoch, save: Callable[[Path], None]) -> State:
-        """Put an epoch on record; `save` writes the weights to the file it is given."""
+        """Put an epoch on record; `save` writes the weights to the file it is given.
+
+        Raises AccessDenied and StorageUnavailable, and the epoch does not count then.
+        """
         folder = self.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
         name = f"epoch-{epoch.number:04d}.weights.h5"
         # Keras wants the ending; what is not finished begins with a dot.
         unfinished = folder / f".unfinished-{name}"
-        save(unfinished)
-        _sync(unfinished)
-        unfinished.replace(folder / name)
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+            save(unfinished)
+            _sync(unfinished)
+            unfinished.replace(folder / name)
         state = State(epochs=(*self.state().epochs, epoch), checkpoint=name)
         self._replace(STATE, state)
         for file in [*sorted(folder.glob("epoch-*"))[:-KEPT], *folder.glob(".unfinished-*")]:
@@ -124,29 +134,30 @@ class RunDirectory:
 
     def _replace(self, name: str, value: BaseModel) -> None:
         unfinished = self.path / f".unfinished-{name}"
-        unfinished.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _sync(unfinished)
-        unfinished.replace(self.path / name)
+        with _writing(self.path):
+            unfinished.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _sync(unfinished)
+            unfinished.replace(self.path / name)
 
 
 @contextmanager
 def open_run(path: Path) -> Iterator[RunDirectory]:
     """The directory, made if need be, for this process alone.
 
-    Raises Conflict if another process works on it or it holds something else, and AccessDenied.
+    Raises Conflict if another process works on it or it holds something else, AccessDenied and
+    StorageUnavailable.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        foreign = [entry.name for entry in path.iterdir() if not _ours(entry.name)]
+    with _writing(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise Conflict(f"{path} is a file", hint="name a new directory") from None
+        foreign = sorted(entry.name for entry in path.iterdir() if not _ours(entry.name))
         if foreign and not (path / RUN).exists():
             raise Conflict(
-                f"{path} holds something else: {sorted(foreign)[0]}", hint="name a new directory"
+                f"{path} holds something else: {foreign[0]}", hint="name a new directory"
             )
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except (FileExistsError, NotADirectoryError):
-        raise Conflict(f"{path} is a file", hint="name a new directory") from None
-    except OSError as error:
-        raise AccessDenied(f"{path} cannot be written: {error.strerror or error}") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,6 +166,16 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
         yield RunDirectory(path)
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The system's errors as ours."""
+    try:
+        yield
+    except OSError as error:
+        kind = AccessDenied if isinstance(error, PermissionError) else StorageUnavailable
+        raise kind(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _ours(name: str) -> bool:

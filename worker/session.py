@@ -16,7 +16,7 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
-from millrace.worker.engine_errors import as_model_errors, telling_line
+from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.worker.predictor import (
     BAKED_IN,
     OutOfMemoryError,
