@@ -16,7 +16,7 @@ from millrace.export.keras_bundle import KerasSource
 from millrace.export.keras_file import SUFFIXES as KERAS_FILES
 from millrace.export.keras_file import load_keras
 from millrace.export.saved_model import SavedModelSource
-from millrace.models import architecture, architectures, build
+from millrace.models import architecture, architectures, build, imagenet
 
 if TYPE_CHECKING:
     from millrace.export.source import Source
@@ -82,7 +82,9 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
         )
     known = architecture(name)
     published = weights == PUBLISHED
-    labels = tuple(known.labels()) if published and said.labels is None else None
+    # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
+    own = published or known.labels is not imagenet.labels
+    labels = tuple(known.labels()) if own and said.labels is None else None
     classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
     given = None if weights == RANDOM else weights
     if given is not None and not published:

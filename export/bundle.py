@@ -83,9 +83,7 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
                     raise
                 number = str(int(number) + 1)
                 bundle = _carded(path, card, number, labels)
-    return Exported(
-        home.child(number), bundle.card, labels, written.input_op, written.output_op
-    )
+    return Exported(home.child(number), bundle.card, labels, written.input_op, written.output_op)
 
 
 def _card(source: Source, facts: Facts, written: Written) -> Card:
@@ -98,9 +96,7 @@ def _card(source: Source, facts: Facts, written: Written) -> Card:
     if height is None or width is None:
         raise UsageError("the model does not say its input's size", hint="for example --size 224")
     if facts.logits and written.output_type == "Softmax":
-        raise UsageError(
-            f"{written.output_op} is a softmax already", hint="leave --logits out"
-        )
+        raise UsageError(f"{written.output_op} is a softmax already", hint="leave --logits out")
     by_operations = written.signature is None
     said: dict[str, Any] = {
         "normalisation": facts.scale,

@@ -107,9 +107,7 @@ def _read(tf: Any, path: Path) -> Any:
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not a whole GraphDef: {telling_line(error)}") from error
     if not graph_def.node:
-        raise ModelError(
-            f"{path} holds no GraphDef", hint="a SavedModel is named by its directory"
-        )
+        raise ModelError(f"{path} holds no GraphDef", hint="a SavedModel is named by its directory")
     return graph_def
 
 

@@ -118,9 +118,7 @@ class KerasSource(Source):
             raise ModelError(f"expected one input of [n, height, width, channels], not {shape}")
         dtype = str(self._model.inputs[0].dtype)
         if dtype not in ("float32", "uint8"):
-            raise ModelError(
-                f"the model takes {dtype}", hint="millrace feeds float32 or uint8"
-            )
+            raise ModelError(f"the model takes {dtype}", hint="millrace feeds float32 or uint8")
         height, width = shape[1] or facts.height, shape[2] or facts.width
         if not (height and width):
             raise ModelError(

@@ -56,8 +56,7 @@ def likely(graph: Any) -> str:
     if not inputs or not outputs:
         return "name them with --input-op and --output-op"
     return (
-        f"perhaps --input-op {' or '.join(inputs[:MOST])} "
-        f"--output-op {' or '.join(outputs[:MOST])}"
+        f"perhaps --input-op {' or '.join(inputs[:MOST])} --output-op {' or '.join(outputs[:MOST])}"
     )
 
 
