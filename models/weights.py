@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def load_weights(model: Any, path: Path) -> None:
         named = Path(scratch) / f"model{suffix}"
         named.symlink_to(path.resolve())
         try:
-            model.load_weights(named)
+            with warnings.catch_warnings():
+                # Of containers that it passes over, before it raises, and of optimisers.
+                warnings.simplefilter("ignore", UserWarning)
+                model.load_weights(named)
         except Exception as error:  # Keras raises nearly anything for a file that does not fit
             why = _telling(str(error) or type(error).__name__)
             raise ModelError(f"{path} does not fit {model.name}: {why}") from error

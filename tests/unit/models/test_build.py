@@ -53,6 +53,20 @@ def test_it_answers_with_as_many_classes_as_asked(name: str, classes: int | None
     assert model.output_shape == (None, classes or found.classes)
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_its_last_operation_is_a_softmax(name: str) -> None:
+    """So that an export can name it, and who asks by name gets probabilities."""
+    import tensorflow as tf
+
+    model = build(name)
+    shape = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+    traced = tf.function(lambda images: model(images)).get_concrete_function(shape)
+    (operation,) = [output.op for output in traced.outputs]
+    while operation.type == "Identity":
+        operation = operation.inputs[0].op
+    assert operation.type == "Softmax"
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [("resnet", "resnet50"), ("MobileNetV2", "mobilenet_v2"), ("mnist-cnn", "mnist_cnn")],

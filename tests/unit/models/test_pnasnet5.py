@@ -17,7 +17,7 @@ def mobile() -> Any:
 
 
 def test_it_is_as_large_as_the_paper_says(mobile: Any) -> None:
-    """PNASNet-5 (N = 3, F = 54): 5.1 M parameters, 588 M multiply-adds, however those are counted."""
+    """PNASNet-5 (N = 3, F = 54): 5.1 M parameters; 588 M multiply-adds, or nearly."""
     assert round(trainable(mobile) / 1e6, 1) == 5.1
     assert multiply_adds(mobile) == pytest.approx(588e6, rel=0.005)
 
