@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from PIL import Image
 
 from benchmarks.contenders import Resize
 from benchmarks.inputs import KINDS, jpeg
-from millrace.export import export_keras
+from millrace.core.card import Normalisation
+from millrace.export import Facts, export_saved_model
 
 ARCHITECTURES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet50"}
 SIZE = 224
@@ -42,9 +44,11 @@ def ensure_model(name: str, repository: Path) -> Path:
     bundle = repository / name / VERSION
     if not bundle.exists():
         model = _build(ARCHITECTURES[name])
-        export_keras(
-            model, name=name, version=VERSION, repository=str(repository), scale=SCALE, top_k=5
-        )
+        facts = Facts(name=name, version=VERSION, scale=Normalisation.parse(SCALE), top_k=5)
+        # What Keras itself writes, and the peers would have: variables behind a signature.
+        with tempfile.TemporaryDirectory(prefix="millrace-bench-") as scratch:
+            model.export(scratch, verbose=False)
+            export_saved_model(scratch, facts, repository=str(repository))
     return bundle
 
 

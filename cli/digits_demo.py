@@ -20,7 +20,10 @@ from millrace.cli.local import crew_of
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.core.status import JobStatus
 from millrace.export import export_keras
-from millrace.models.train_digits import Digits, load_digits, train
+from millrace.models.labelled import Labelled
+from millrace.models.recipes import classifier
+from millrace.models.train import train_in_memory
+from millrace.models.training_data import load_digits
 from millrace.producer import Job, submit
 
 BUCKET = "millrace-demo"
@@ -36,11 +39,12 @@ def run_demo(processes: int, keep: str) -> None:
         os.environ |= {"MILLRACE_REDIS_URL": redis.url, "MILLRACE_MODELS": REPOSITORY}
         console.print(f"redis-server on port {redis.port}, S3 endpoint at {s3.endpoint}")
         with console.status("training a digit classifier"):
-            seen, unseen = load_digits()
-            model = train(seen)
-        console.print(f"trained on {len(seen.labels):,} digits")
+            recipe = classifier("digits")
+            data = load_digits(recipe.architecture)
+            model = train_in_memory(recipe, data)
+        console.print(f"trained on {len(data.seen):,} digits")
         with console.status("exporting it and filling the bucket"):
-            labels = _fill_bucket(model, unseen)
+            labels = _fill_bucket(model, data.unseen)
         console.print(f"{len(labels):,} held-out digits in s3://{BUCKET}/digits")
         serve = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
         with crew_of(processes, serve):
@@ -63,7 +67,7 @@ def run_demo(processes: int, keep: str) -> None:
     _show(status, right, copy)
 
 
-def _fill_bucket(model: Any, digits: Digits) -> dict[str, str]:
+def _fill_bucket(model: Any, digits: Labelled) -> dict[str, str]:
     """Export the model and upload the digits as PNG files; returns key → true label."""
     from PIL import Image
 
@@ -82,7 +86,7 @@ def _fill_bucket(model: Any, digits: Digits) -> dict[str, str]:
     for number, (pixels, label) in enumerate(zip(digits.images, digits.labels, strict=True)):
         key = f"digits/{number:04d}.png"
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
+        Image.fromarray(pixels[..., 0]).save(file, "PNG")
         client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
         labels[key] = str(label)
     return labels

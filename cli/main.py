@@ -10,10 +10,16 @@ from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
+from millrace.cli.export import export
+from millrace.cli.inspect import inspect
+from millrace.cli.models import models_app
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
+from millrace.cli.runs import runs
 from millrace.cli.status import jobs, status, workers
+from millrace.cli.train import train
 from millrace.cli.verify import verify
+from millrace.cli.verify_model import verify_model
 from millrace.cli.worker import worker
 
 EPILOG = (
@@ -54,10 +60,14 @@ COMMANDS = (
     *(run, enqueue, worker),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
+    *(export, inspect, verify_model, train),
     *(doctor, demo),
 )
+GROUPS = {"models": models_app, "runs": runs}
 for function in COMMANDS:
     app.command()(function)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def main() -> None:

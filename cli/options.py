@@ -23,6 +23,13 @@ LogLevel = Annotated[
     typer.Option(envvar="MILLRACE_LOG_LEVEL", help="debug, info, warning or error."),
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A bundle's directory, or NAME[:VERSION] in the repository."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="MILLRACE_YES", help="Do not ask.")]
 
 Source = Annotated[
     str, typer.Argument(metavar="SRC", help="Images: a directory, file:// or s3:// URL.")
@@ -95,17 +102,31 @@ Name = Annotated[
     typer.Option(envvar="MILLRACE_NAME", help="Name of the --saved-model, and of its queue."),
 ]
 Tags = Annotated[
-    str | None, typer.Option(envvar="MILLRACE_TAGS", help="Tags of the graph, comma-separated.")
+    str | None,
+    typer.Option(
+        "--tags", "--tag", envvar="MILLRACE_TAGS", help="Tags of the graph, comma-separated."
+    ),
 ]
 Signature = Annotated[
     str | None, typer.Option(envvar="MILLRACE_SIGNATURE", help="Signature to call.")
 ]
 InputOp = Annotated[
-    str | None, typer.Option(envvar="MILLRACE_INPUT_OP", help="Input operation, if no signature.")
+    str | None,
+    typer.Option(
+        "--input-op",
+        "--input-name",
+        envvar="MILLRACE_INPUT_OP",
+        help="Input operation, if no signature.",
+    ),
 ]
 OutputOp = Annotated[
     str | None,
-    typer.Option(envvar="MILLRACE_OUTPUT_OP", help="Output operation, if no signature."),
+    typer.Option(
+        "--output-op",
+        "--inference-name",
+        envvar="MILLRACE_OUTPUT_OP",
+        help="Output operation, if no signature.",
+    ),
 ]
 Size = Annotated[
     str | None, typer.Option(envvar="MILLRACE_SIZE", help="Input size: 224 or HEIGHTxWIDTH.")

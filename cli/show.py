@@ -48,7 +48,8 @@ def submitted(job: JobStatus) -> None:
     out = console()
     out.print(f"job [bold]{escape(job.job_id)}[/]: {job.counts.total:,} images")
     if job.health == "no_workers":
-        out.print(f"  no worker serves it yet:  millrace worker --model {job.model.name}")
+        version = f":{job.model.version}" if job.model.version else ""
+        out.print(f"  no worker serves it yet:  millrace worker --model {job.model.name}{version}")
     out.print(f"  watch it:  millrace status {escape(job.job_id)} --watch")
 
 
@@ -61,7 +62,7 @@ def status(job: JobStatus) -> None:
         state += f" ({job.reason})"
     if job.health != "ok":
         state += f", [yellow]{job.health.replace('_', ' ')}[/]"
-    table = _grid()
+    table = grid()
     table.add_row("job", escape(job.job_id))
     table.add_row("state", state)
     version = f":{job.model.version}" if job.model.version else ""
@@ -138,7 +139,7 @@ def _engine(running: Running) -> str:
 
 def preview(found: Preview) -> None:
     """What a dry run found."""
-    table = _grid()
+    table = grid()
     table.add_row("images", f"{found.images:,} in {found.chunks:,} chunks")
     table.add_row("bytes", f"{found.bytes:,}")
     kinds = ", ".join(f"{images:,} {escape(kind)}" for kind, images in found.types.items())
@@ -178,7 +179,8 @@ def _duration(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _grid() -> Table:
+def grid() -> Table:
+    """Names and values, without lines."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")

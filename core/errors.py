@@ -6,6 +6,7 @@
     ├── UsageError            a flag, URL, glob or setting that makes no sense
     │   ├── BadLocation       a storage URL millrace cannot read
     │   ├── BadManifest       a line of the user's manifest, by number
+    │   ├── BadData           training data, or a run's record, that cannot be used
     │   └── LocationNotAllowed  a place that MILLRACE_ALLOWED_LOCATIONS leaves out
     ├── NotFound
     │   ├── JobNotFound
@@ -89,6 +90,12 @@ class BadManifest(UsageError):
     def __init__(self, source: str, line: int, problem: str) -> None:
         super().__init__(f"{source}, line {line}: {problem}")
         self.line = line
+
+
+class BadData(UsageError):
+    """Training data, or the record of a training run, that cannot be used."""
+
+    code = "bad_data"
 
 
 class LocationNotAllowed(UsageError):

@@ -2,86 +2,143 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from millrace.core.bundle import compute_digest
-from millrace.core.card import CARD_FILE, LABELS_FILE, Card, Channels, Normalisation
+from millrace.core.card import Normalisation
+from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import ModelError, UsageError
+from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.settings import Settings
-from millrace.core.storage import Location, Stores
-from millrace.export.publish import publish
+from millrace.core.storage import Location
+from millrace.export.bundle import Destination, export_source
+from millrace.export.facts import Facts
+from millrace.export.flat_graph import flatten
+from millrace.export.predict import Check, keras_raw
+from millrace.export.source import SIGNATURE, Source, Written, write_saved_model
 
-SIGNATURE = "serving_default"
+INPUT_OP = "input_1"
+"""What Keras called a model's first placeholder for years, and Go programs ask for."""
 
 
 def export_keras(
     model: Any,
     *,
     name: str,
-    version: str,
+    version: str | None = None,
     repository: str,
     labels: Sequence[str] = (),
     scale: str = "none",
     channels: str = "RGB",
     top_k: int = 5,
+    tag: str = "serve",
+    input_name: str | None = None,
+    inference_name: str | None = None,
     settings: Settings | None = None,
+    force: bool = False,
+    check: Check | None = None,
+    **facts: Any,
 ) -> Location:
     """Write `<repository>/<name>/<version>/`; returns where it lies.
 
-    `model` takes float32 images [n, height, width, channels] and answers probabilities
-    [n, classes]. `scale` is how pixels become its input: `tf`, `caffe`, `torch`, `none` or
-    `MEAN,SCALE`. A version that stands is never overwritten (Conflict). Raises UsageError,
-    ModelError and the store's errors.
+    `model` takes images [n, height, width, channels], float32 or uint8, and answers
+    probabilities [n, classes]. `scale` is how pixels become its input: `tf`, `caffe`, `torch`,
+    `none` or `MEAN,SCALE`. `tag` may be several, comma-separated. The operations `input_name`
+    (`input_1`) and `inference_name` (after the last layer, `predictions/Softmax`) are in the
+    graph under exactly these names. Without a version it is the next one; a version that stands
+    is never overwritten (Conflict) but with `force`. `check` sees the bundle before it is
+    published. `facts` are others of `Facts`. Raises UsageError, ModelError and the store's
+    errors.
     """
-    normalisation = Normalisation.parse(scale)
-    height, width, depth = _input_shape(model)
-    if channels not in set(Channels):
-        raise UsageError(f"{channels!r} are no channels", hint="RGB, BGR or L")
-    order = Channels.BGR if normalisation.mode == "caffe" else Channels(channels)
-    if order.depth != depth:
-        raise ModelError(f"the model takes {depth} channels, not {order}")
-    classes = _classes(model)
-    if labels and len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels for {classes} classes")
-    if any("\n" in label or "\r" in label for label in labels):
-        raise ModelError("a label is one line")
-    card = Card.make(
+    said = Facts(
         name=name,
         version=version,
-        signature=SIGNATURE,
-        height=height,
-        width=width,
-        channels=order,
-        normalisation=normalisation,
-        top_k=min(top_k, classes),
-        frameworks={package: installed(package) for package in ("keras", "tensorflow")},
+        labels=tuple(labels) or None,
+        scale=Normalisation.parse(scale),
+        channels=channels,
+        top_k=top_k,
+        tags=tuple(tag.split(",")),
+        input_op=input_name,
+        output_op=inference_name,
+        **facts,
     )
-    target = Location.parse(repository).child(name).child(version)
-    with tempfile.TemporaryDirectory(prefix="millrace-export-") as scratch:
-        path = Path(scratch)
-        model.export(scratch, verbose=False)
-        (path / LABELS_FILE).parent.mkdir(exist_ok=True)
-        if labels:
-            (path / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        card = card.model_copy(update={"digest": compute_digest(path, card)})
-        (path / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
-        publish(Stores(settings or Settings.load()), path, target)
-    return target
+    destination = Destination(repository, force=force, settings=settings, check=check)
+    return export_source(KerasSource(model), said, destination).location
 
 
-def _classes(model: Any) -> int:
-    shape = model.output_shape
-    if not (isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[1], int)):
-        raise ModelError(f"expected one output of [n, classes], not {shape}")
-    return shape[1]
+class KerasSource(Source):
+    """A `keras.Model`, and what its architecture says of it."""
+
+    packages = ("keras", "tensorflow")
+
+    def __init__(self, model: Any, facts: Facts | None = None) -> None:
+        self.facts = facts or Facts()
+        self._model = model
+
+    def write(self, path: Path, facts: Facts) -> Written:
+        if facts.signature is not None:
+            raise UsageError("--signature is for a SavedModel; a Keras model gets its own")
+        if any(":" in (name or "") for name in (facts.input_op, facts.output_op)):
+            raise UsageError("an operation that is written has no ':' in its name")
+        height, width, depth = self._input_shape(facts)
+        facts.order(depth)
+        self._check_output()
+        flat = flatten(
+            self._model,
+            (height, width, depth),
+            source=facts.input_op or INPUT_OP,
+            target=facts.output_op,
+        )
+        tags = facts.tags or ("serve",)
+        tf = load_tensorflow()
+        graph = tf.Graph()
+        with as_model_errors(f"{self._model.name} cannot be written"), graph.as_default():
+            tf.graph_util.import_graph_def(flat.graph_def, name="")
+            source, target = (
+                graph.get_tensor_by_name(f"{name}:0") for name in (flat.source, flat.target)
+            )
+            with tf.compat.v1.Session(graph=graph) as session:
+                write_saved_model(tf, session, path, tags, source, target)
+        return Written(
+            tags=tags,
+            signature=SIGNATURE,
+            input_op=flat.source,
+            output_op=flat.target,
+            shape=(height, width, depth),
+            takes_bytes=source.dtype == tf.uint8,
+            output_type=flat.target_type,
+            raw=keras_raw(self._model),
+        )
+
+    def _input_shape(self, facts: Facts) -> tuple[int, int, int]:
+        """Height, width and channels: the model's own, or those said where it leaves them free."""
+        shape = _shape_of(self._model, "input_shape")
+        if not (isinstance(shape, tuple) and len(shape) == 4 and shape[3]):
+            raise ModelError(f"expected one input of [n, height, width, channels], not {shape}")
+        dtype = str(self._model.inputs[0].dtype)
+        if dtype not in ("float32", "uint8"):
+            raise ModelError(f"the model takes {dtype}", hint="millrace feeds float32 or uint8")
+        height, width = shape[1] or facts.height, shape[2] or facts.width
+        if not (height and width):
+            raise ModelError(
+                f"expected one input of [n, height, width, channels], not {shape}",
+                hint="a model of any size is exported for one: --size 224",
+            )
+        return height, width, shape[3]
+
+    def _check_output(self) -> None:
+        shape = _shape_of(self._model, "output_shape")
+        if not (isinstance(shape, tuple) and len(shape) > 1 and not isinstance(shape[0], tuple)):
+            raise ModelError(f"expected one output of [n, classes], not {shape}")
 
 
-def _input_shape(model: Any) -> tuple[int, int, int]:
-    shape = model.input_shape
-    if not (isinstance(shape, tuple) and len(shape) == 4 and all(shape[1:])):
-        raise ModelError(f"expected one input of [n, height, width, channels], not {shape}")
-    return shape[1:]
+def _shape_of(model: Any, attribute: str) -> Any:
+    """The model's `input_shape` or `output_shape`. Raises ModelError if it has none yet."""
+    try:
+        return getattr(model, attribute)
+    except (AttributeError, ValueError) as error:
+        raise ModelError(
+            f"{getattr(model, 'name', 'the model')} has no {attribute}",
+            hint="call it once on an image of its size, or give it a keras.Input",
+        ) from error

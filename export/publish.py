@@ -1,56 +1,145 @@
-"""Publish a finished bundle: visible all at once, and never over another."""
+"""Publish a finished bundle: visible all at once, and never over another unless that is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL
 from millrace.core.card import CARD_FILE
 from millrace.core.errors import AlreadyExists, Conflict, MillraceError, ObjectNotFound
 from millrace.core.storage import Location, Stores
-from millrace.core.storage.base import BLOCK_BYTES
+from millrace.core.storage.base import BLOCK_BYTES, Store
 
 
-def publish(stores: Stores, bundle: Path, target: Location) -> None:
+def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = False) -> None:
     """Upload a bundle's files. Raises Conflict if the version stands, and the store's errors.
 
     The card goes first and create-only: it claims the version, so of two publishers one wins
     and their files never mix. `saved_model.pb` goes last: a repository lists only versions
     that hold one, so a half-uploaded bundle does not exist. A publisher that fails takes its
-    files away again.
+    files away again. With `force` a version that stands is replaced.
     """
     store = stores.open(target)
     try:
         store.create(target.prefix + CARD_FILE, (bundle / CARD_FILE).read_bytes())
     except AlreadyExists:
-        raise _conflict(stores, target) from None
-    files = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
+        if not _stands(store, target):
+            raise Conflict(
+                f"{target} is being published, or was left unfinished",
+                hint="remove it, or publish under the next version",
+            ) from None
+        if not force:
+            raise Conflict(
+                f"{target} stands already",
+                hint="publish it under the next version, or --force to replace it",
+            ) from None
+        _replace(stores, bundle, target)
+        return
     written = [CARD_FILE]
     try:
-        for name in [*sorted(files - {CARD_FILE, SAVED_MODEL}), SAVED_MODEL]:
+        for name in [*sorted(_names(bundle) - {CARD_FILE, SAVED_MODEL}), SAVED_MODEL]:
             store.put(target.prefix + name, _blocks(bundle / name))
             written.append(name)
     except BaseException:
-        for name in reversed(written):  # the claim goes last
-            with suppress(MillraceError):
-                store.delete(target.prefix + name)
+        _remove(store, target, reversed(written))  # the claim goes last
         raise
+
+
+def _replace(stores: Stores, bundle: Path, target: Location) -> None:
+    """Put a bundle in the place of one that stands.
+
+    No store changes several objects at once, so the version is gone from the repository from
+    when its graph is taken away until the new one is written, last of all; the card is replaced
+    in place, so that it keeps claiming the version. Whoever fetches meanwhile finds no version,
+    or files that do not match the digest of the card it read. If it fails, the old files are
+    put back.
+    """
+    store = stores.open(target)
+    with _replacing(stores, target), tempfile.TemporaryDirectory(prefix="millrace-old-") as kept:
+        old = Path(kept)
+        for item in list(store.list(target.prefix)):
+            name = item.key[len(target.prefix) :]
+            if name and not name.endswith("/"):  # an object that stands for a folder
+                _fetch(store, item.key, old / _inside(name))
+        try:
+            _swap(store, target, _names(old), bundle)
+        except BaseException:
+            _swap(store, target, _names(old) | _names(bundle), old)
+            raise
+
+
+def _swap(store: Store, target: Location, standing: set[str], bundle: Path) -> None:
+    """Replace what may be standing by the files of `bundle`, its graph away first and back last."""
+    store.delete(target.prefix + SAVED_MODEL)
+    store.put(target.prefix + CARD_FILE, _blocks(bundle / CARD_FILE))
+    names = _names(bundle)
+    for name in sorted(standing - names - {CARD_FILE, SAVED_MODEL}):
+        store.delete(target.prefix + name)
+    for name in [*sorted(names - {CARD_FILE, SAVED_MODEL}), SAVED_MODEL]:
+        store.put(target.prefix + name, _blocks(bundle / name))
+
+
+@contextmanager
+def _replacing(stores: Stores, target: Location) -> Iterator[None]:
+    """Hold the mark that says a version is being replaced: beside it, where no reader looks."""
+    home, version = _split(target)
+    store, key = stores.open(home), f"{home.prefix}.{version}.replacing"
+    try:
+        store.create(key, b"")
+    except AlreadyExists:
+        raise Conflict(
+            f"{target} is being replaced, or was left so by one who was killed",
+            hint=f"if nobody is at it, remove {home}/.{version}.replacing and the version",
+        ) from None
+    try:
+        yield
+    finally:
+        store.delete(key)
+
+
+def _split(target: Location) -> tuple[Location, str]:
+    """A version's parent and its own name."""
+    if target.scheme == "file":
+        path = Path(target.root)
+        return Location("file", str(path.parent)), path.name
+    parent, _, name = target.prefix.rstrip("/").rpartition("/")
+    return Location(target.scheme, target.root, f"{parent}/" if parent else ""), name
+
+
+def _stands(store: Store, target: Location) -> bool:
+    try:
+        store.head(target.prefix + SAVED_MODEL)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def _remove(store: Store, target: Location, names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(MillraceError):
+            store.delete(target.prefix + name)
+
+
+def _inside(name: str) -> str:
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise Conflict(f"{name!r} is no file of a bundle", hint="remove it first")
+    return name
+
+
+def _fetch(store: Store, key: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as out:
+        out.writelines(store.blocks(key))
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):
             yield block
-
-
-def _conflict(stores: Stores, target: Location) -> Conflict:
-    try:
-        stores.open(target).head(target.prefix + SAVED_MODEL)
-    except ObjectNotFound:
-        return Conflict(
-            f"{target} is being published, or was left unfinished",
-            hint="remove it, or publish under the next version",
-        )
-    return Conflict(f"{target} stands already", hint="publish it under the next version")

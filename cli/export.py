@@ -1,0 +1,190 @@
+"""`millrace export`: a model of any making becomes a bundle in a repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command, print_json
+
+if TYPE_CHECKING:
+    from millrace.export.bundle import Exported
+
+
+@command
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="An architecture, a .keras or .h5 model, a SavedModel's directory, or a .pb or "
+            ".pbtxt graph.",
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILLRACE_TO",
+            help="Model repository: a directory or URL. Default: that of MILLRACE_MODELS.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_NAME", help="The model's name. Default: the source's."),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_VERSION", help="A whole number. Default: the next."),
+    ] = None,
+    tags: Annotated[
+        str | None,
+        typer.Option(
+            "--tags",
+            "--tag",
+            envvar="MILLRACE_TAGS",
+            help="Tags of the graph to write, or to take from a SavedModel; comma-separated.",
+        ),
+    ] = None,
+    signature: o.Signature = None,
+    input_op: Annotated[
+        str | None,
+        typer.Option(
+            "--input-op",
+            "--input-name",
+            envvar="MILLRACE_INPUT_OP",
+            help="Input operation: of a Keras model to be written so (input_1), else to be found.",
+        ),
+    ] = None,
+    output_op: Annotated[
+        str | None,
+        typer.Option(
+            "--output-op",
+            "--inference-name",
+            envvar="MILLRACE_OUTPUT_OP",
+            help="Output operation, likewise; of a Keras model after its last layer.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILLRACE_WEIGHTS", help="Of an architecture: a file, imagenet or none (random)."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_CHECKPOINT", help="Of a graph that is not frozen."),
+    ] = None,
+    size: o.Size = None,
+    scale: o.Scale = None,
+    channels: o.ChannelsOption = None,
+    resize: o.Resize = None,
+    resample: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            envvar="MILLRACE_FILTER",
+            help="How pictures are resized: nearest, box, bilinear, bicubic or lanczos.",
+        ),
+    ] = None,
+    labels: o.Labels = None,
+    label_offset: o.LabelOffset = None,
+    logits: o.Logits = None,
+    top_k: o.TopK = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", envvar="MILLRACE_FORCE", help="Replace a version that stands."),
+    ] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Export a model into a repository: a SavedModel anyone can load, and how to feed it."""
+    from pathlib import Path
+
+    from millrace.cli.export_source import default_name, find_source
+    from millrace.cli.model_check import refuse_disagreement
+    from millrace.core.bundle import read_labels
+    from millrace.core.card import Normalisation
+    from millrace.core.errors import ModelNotFound, UsageError
+    from millrace.core.log import configure
+    from millrace.core.settings import Settings
+    from millrace.export.bundle import Destination, export_source
+    from millrace.export.facts import Facts
+    from millrace.worker.options import parse_size
+
+    configure("warning")
+    settings = Settings.load()
+    repository = to or settings.models
+    if not repository:
+        raise UsageError("export it where?", hint="--to DIRECTORY or URL, or set MILLRACE_MODELS")
+    height, width = parse_size(size) if size else (None, None)
+    named = None
+    if labels:
+        file = Path(labels).expanduser()
+        if not file.is_file():
+            raise ModelNotFound(f"there is no labels file {labels}")
+        named = read_labels(file)
+    said = Facts(
+        name=name,
+        version=version,
+        tags=tuple(tags.split(",")) if tags else None,
+        signature=signature,
+        input_op=input_op,
+        output_op=output_op,
+        height=height,
+        width=width,
+        scale=Normalisation.parse(scale) if scale else None,
+        channels=channels,
+        resize=resize,
+        filter=resample,
+        labels=named,
+        label_offset=label_offset,
+        logits=logits,
+        top_k=top_k,
+    )
+    default = Facts(name=default_name(source))
+    said.over(default).check()  # before anything slow
+    found = find_source(source, said, weights=weights, checkpoint=checkpoint)
+    found.facts = found.facts.over(default)
+    exported = export_source(
+        found,
+        said,
+        Destination(repository, force=force, settings=settings, check=refuse_disagreement),
+    )
+    print_json(_as_json(exported)) if as_json else _show(exported)
+
+
+def _as_json(exported: Exported) -> dict[str, Any]:
+    return {
+        "location": exported.location.uri,
+        "input_op": exported.input_op,
+        "output_op": exported.output_op,
+        "labels": len(exported.labels),
+        "card": exported.card.model_dump(mode="json"),
+    }
+
+
+def _show(exported: Exported) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from millrace.cli.show import print_table
+
+    card = exported.card
+    scale = card.normalisation.mode
+    if scale == "custom":
+        mean, divisor = card.normalisation.mean_and_scale()
+        scale = ",".join(f"{number:g}" for number in (*mean, *divisor))
+    table = Table.grid(padding=(0, 2))
+    for what, value in (
+        ("model", f"{card.name}:{card.version}"),
+        ("location", exported.location.uri),
+        ("digest", card.digest or ""),
+        ("tags", ",".join(card.tags)),
+        ("signature", card.signature or "none"),
+        ("operations", f"{exported.input_op} → {exported.output_op}"),
+        ("input", f"{card.height} × {card.width} {card.channels}, scale {scale}"),
+        ("labels", str(len(exported.labels) or "none")),
+    ):
+        table.add_row(what, escape(value))
+    print_table(table)

@@ -1,0 +1,61 @@
+"""The model an export started from, asked for its answers on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from millrace.core.bundle import Bundle
+from millrace.core.card import Card
+from millrace.export.keras_file import load_keras
+
+__all__ = ["Check", "Predict", "Raw", "keras_predict", "load_keras", "pixels_predict"]
+
+Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""uint8 pixels [n, height, width, channels] in the card's channel order → scores [n, …]."""
+
+Check = Callable[[Bundle, Predict], None]
+"""Looks at a finished bundle, and raises ModelError if it is not to be published."""
+
+Raw = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""The model as it is: what it was trained on in, its own output out."""
+
+AT_ONCE = 16
+
+
+def keras_predict(model: Any, card: Card) -> Predict:
+    """A Keras model's answers, normalised as the card says."""
+    takes_bytes = str(model.inputs[0].dtype) == "uint8"
+    return pixels_predict(keras_raw(model), card, takes_bytes=takes_bytes)
+
+
+def keras_raw(model: Any) -> Raw:
+    """A Keras model in inference mode."""
+    from keras import ops
+
+    return lambda batch: np.asarray(ops.convert_to_numpy(model(batch, training=False)))
+
+
+def pixels_predict(raw: Raw, card: Card, *, takes_bytes: bool) -> Predict:
+    """`raw` behind the card's normalisation and, of logits, before softmax; on the host."""
+    mean, scale = (np.array(part, np.float32) for part in card.normalisation.mean_and_scale())
+
+    def answer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        batch = pixels if takes_bytes else (pixels.astype(np.float32) - mean) / scale
+        scores = np.asarray(raw(batch)).astype(np.float32)
+        return _softmax(scores) if card.scores == "logits" else scores
+
+    def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        parts = [answer(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
+        return np.concatenate(parts)
+
+    return predict
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: npt.NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares

@@ -1,0 +1,64 @@
+"""Read a picture file to learn from, with the pixels a worker would see.
+
+The everyday kinds only; a worker reads more of them (`millrace.worker.images`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from millrace.models.architecture import Architecture
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+REDUCING_GAP = 2.0
+"""As in the worker: JPEGs much larger than the input are read at a fraction of their size."""
+
+
+def read_picture(path: Path, architecture: Architecture) -> npt.NDArray[np.uint8] | None:
+    """uint8 [height, width, channels], stretched to the input; None if it cannot be read."""
+    size = (architecture.width, architecture.height)
+    mode = architecture.channels
+    coarse = math.ceil(REDUCING_GAP * max(size))
+    try:
+        with warnings.catch_warnings():
+            # Of a very large picture, which is only then an error when it is a bomb.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                image.draft(mode, (coarse, coarse))
+                flat = _flatten(ImageOps.exif_transpose(image), mode)
+                small = flat.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
+    except Exception:  # decoders of broken files raise nearly anything
+        return None
+    pixels = np.asarray(small, np.uint8)
+    return pixels[:, :, np.newaxis] if mode == "L" else pixels
+
+
+def resized(images: npt.NDArray[np.uint8], architecture: Architecture) -> npt.NDArray[np.uint8]:
+    """uint8 [n, any, any] greys as [n, height, width, channels] of the input."""
+    size = (architecture.width, architecture.height)
+    if images.shape[1:] != size[::-1]:
+        small = [
+            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+            for image in images
+        ]
+        images = np.stack(small) if small else np.zeros((0, *size[::-1]), np.uint8)
+    channels = 1 if architecture.channels == "L" else 3
+    return np.repeat(images[..., np.newaxis], channels, axis=-1)
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """Any of Pillow's modes as opaque 8-bit RGB or L; transparent is white."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.clip(np.asarray(image).astype(np.float64) * (255.0 / 65535.0), 0, 255)
+        image = Image.fromarray(values.round().astype(np.uint8))
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,140 @@
+"""Files that hold a Keras model, and those that do not."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from millrace.core.errors import ModelError, ModelNotFound
+from millrace.core.load_tensorflow import load_tensorflow
+from millrace.export.predict import load_keras
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    load_tensorflow()
+    import keras
+
+    return keras
+
+
+@pytest.fixture(scope="module")
+def model(keras: Any) -> Any:
+    keras.utils.set_random_seed(6)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            keras.layers.Conv2D(2, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+IMAGES = np.random.default_rng(1).random((2, 4, 4, 3), np.float32)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_a_whole_model_is_loaded(name: str, model: Any, tmp_path: Path) -> None:
+    model.save(tmp_path / name)
+    loaded = load_keras(tmp_path / name)
+    np.testing.assert_array_equal(np.asarray(loaded(IMAGES)), np.asarray(model(IMAGES)))
+
+
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.h5"])
+def test_weights_alone_are_told(name: str, model: Any, tmp_path: Path, keras: Any) -> None:
+    if name == "m.h5":
+        import h5py
+        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+        with h5py.File(tmp_path / name, "w") as file:  # as Keras 2 did
+            save_weights_to_hdf5_group(file, model)
+    else:
+        model.save_weights(tmp_path / name)
+    with pytest.raises(ModelError, match="weights and no model") as caught:
+        load_keras(tmp_path / name)
+    assert "--weights" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
+def test_a_torn_file_is_told(name: str, share: float, model: Any, tmp_path: Path) -> None:
+    model.save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ModelError, match="not a whole|does not load") as caught:
+        load_keras(tmp_path / name)
+    assert "\n" not in caught.value.message
+
+
+def test_weights_that_are_damaged_within_are_told(model: Any, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["model.weights.h5"] = parts["model.weights.h5"][:200]
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelError, match="does not load"):
+        load_keras(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_layers_of_its_own_are_named(name: str, keras: Any, tmp_path: Path) -> None:
+    class MyGain(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    class MyShift(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def call(self, x: Any) -> Any:
+            return x + 1
+
+    image = keras.Input((4, 4, 3))
+    inner = keras.Sequential([keras.Input((4, 4, 3)), MyShift()])
+    answer = keras.layers.Dense(2)(keras.layers.Flatten()(inner(MyGain()(image))))
+    keras.Model(image, answer).save(tmp_path / name)
+    with pytest.raises(ModelError, match=r"of its own: MyGain, MyShift$") as caught:
+        load_keras(tmp_path / name)
+    assert "export_keras" in (caught.value.hint or "")
+
+
+def test_layers_that_this_process_knows_are_no_obstacle(keras: Any, tmp_path: Path) -> None:
+    @keras.saving.register_keras_serializable("test_keras_file")  # type: ignore[untyped-decorator]
+    class Known(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    keras.Sequential([keras.Input((4, 4, 3)), Known()]).save(tmp_path / "m.keras")
+    loaded = load_keras(tmp_path / "m.keras")
+    np.testing.assert_allclose(np.asarray(loaded(IMAGES)), IMAGES * 2)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_python_code_in_a_file_is_not_run(name: str, keras: Any, tmp_path: Path) -> None:
+    witness = str(tmp_path / "run")
+    code = keras.layers.Lambda(lambda x, w=witness: (open(w, "w").close(), x)[1], name="evil")
+    keras.Sequential([keras.Input((4, 4, 3)), code]).save(tmp_path / name)
+    Path(witness).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="Lambda layer evil"):
+        load_keras(tmp_path / name)
+    assert not Path(witness).exists()
+
+
+def test_other_archives_and_files_are_no_model(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps({}))
+    with pytest.raises(ModelError, match="without a Keras model"):
+        load_keras(tmp_path / "a.keras")
+    (tmp_path / "a.txt").write_text("no model")
+    with pytest.raises(ModelError, match="no Keras model"):
+        load_keras(tmp_path / "a.txt")
+    for name in ("none.keras", "none.h5"):
+        with pytest.raises(ModelNotFound):
+            load_keras(tmp_path / name)
