@@ -11,7 +11,6 @@ from millrace.cli.command import command, print_json
 
 if TYPE_CHECKING:
     from millrace.export.bundle import Exported
-    from millrace.export.facts import Facts
 
 
 @command

@@ -100,8 +100,11 @@ def train(
         str | None, typer.Option(envvar="MILLRACE_NAME", help="Name of the bundle.")
     ] = None,
     version: Annotated[
-        str, typer.Option(envvar="MILLRACE_VERSION", help="Version of the bundle.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            envvar="MILLRACE_VERSION", help="A whole number, for the bundle. Default: the next."
+        ),
+    ] = None,
     to: Annotated[
         str | None,
         typer.Option(

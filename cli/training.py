@@ -14,11 +14,11 @@ from millrace.cli import show
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.training_progress import training_progress
 from millrace.core.bundle import SAVED_MODEL
-from millrace.core.card import Card
-from millrace.core.errors import Conflict, ObjectNotFound, UsageError
+from millrace.core.errors import Conflict, ObjectNotFound
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export import export_keras
+from millrace.export.facts import Facts
 from millrace.models.labelled import Dataset, check_holdout
 from millrace.models.recipes import Recipe
 from millrace.models.run_directory import RunDirectory, open_run
@@ -29,16 +29,16 @@ from millrace.models.training_data import load_data, load_digits
 
 @dataclass(frozen=True, slots=True)
 class BundleOptions:
-    """How the model is published; `to` is a repository, or None for the run's own."""
+    """How the model is published; `to` is a repository, or None for the run's own directory."""
 
     name: str
-    version: str
+    version: str | None
+    """The next one if it is not said."""
     to: str | None
     tag: str
 
-    def place(self, run: Path) -> Location:
-        """Where the bundle comes to lie."""
-        return Location.parse(self.to or str(run / "bundle")).child(self.name).child(self.version)
+    def facts(self) -> Facts:
+        return Facts(name=self.name, version=self.version, tags=tuple(self.tag.split(",")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def run_training(asked: Training, *, quiet: bool) -> dict[str, Any]:
     with CtrlC() as ctrl_c, open_run(asked.run) as run:
         try:
             trained = _train(asked, data, run, ctrl_c, quiet)
-            place = _publish(asked, data, trained, settings)
+            place = _publish(asked, data, trained, run, settings)
         except KeyboardInterrupt:
             done = len(run.state().epochs)
             _tell(f"{run.path} keeps {done} of {asked.recipe.plan.epochs} epochs: the same command")
@@ -103,16 +103,17 @@ def show_trained(report: dict[str, Any]) -> None:
 
 def _check(asked: Training, settings: Settings) -> None:
     bundle = asked.bundle
-    Card.make(name=bundle.name, version=bundle.version, signature="s", height=1, width=1)
-    if not bundle.tag.strip() or "," in bundle.tag:
-        raise UsageError(f"{bundle.tag!r} is not a tag")
+    bundle.facts().check()
     if asked.holdout is not None:
         check_holdout(asked.holdout)
     if asked.resume and not (asked.run / "run.json").is_file():
         raise ObjectNotFound(f"{asked.run} holds no training run to go on with")
     if bundle.to is None:
         return
-    place = bundle.place(asked.run)
+    place = Location.parse(bundle.to).child(bundle.name)
+    if bundle.version is None:
+        return
+    place = place.child(bundle.version)
     try:
         Stores(settings).open(place).head(place.prefix + SAVED_MODEL)
     except ObjectNotFound:
@@ -146,16 +147,18 @@ def _train(
         )
 
 
-def _publish(asked: Training, data: Dataset, trained: Trained, settings: Settings) -> Location:
+def _publish(
+    asked: Training, data: Dataset, trained: Trained, run: RunDirectory, settings: Settings
+) -> Location:
     facts, bundle = asked.recipe.architecture, asked.bundle
     if bundle.to is None:
-        # The run's own: what stands there is an earlier export of the same run.
-        shutil.rmtree(bundle.place(asked.run).root, ignore_errors=True)
+        # What stands there is an earlier export of the same run.
+        shutil.rmtree(run.bundle, ignore_errors=True)
     return export_keras(
         trained.model,
         name=bundle.name,
         version=bundle.version,
-        repository=bundle.to or str(asked.run / "bundle"),
+        repository=bundle.to or str(run.bundle),
         labels=data.classes,
         scale=facts.scale,
         channels=facts.channels,

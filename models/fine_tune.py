@@ -176,7 +176,7 @@ def _trunk(classifier: Any) -> Any:
 
     for layer in reversed(classifier.layers):
         if isinstance(layer, keras.layers.Dense):
-            return keras.Model(classifier.input, layer.input, name=f"{classifier.name}_base")
+            return keras.Model(classifier.inputs[0], layer.input, name=f"{classifier.name}_base")
         if layer.weights:
             break
     raise ModelError(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from millrace.core.errors import BadData, ObjectNotFound
 from millrace.models.architecture import Architecture
-from millrace.models.labelled import Dataset, Labelled, checked, split
+from millrace.models.labelled import Dataset, Labelled, check_classes, checked, split
 from millrace.models.pixels import depth
 from millrace.models.read_picture import read_picture
 
@@ -64,6 +64,7 @@ def _check_folders(path: Path, classes: Sequence[str], labels: Sequence[int]) ->
             f"{path} holds neither idx files nor folders of pictures",
             hint="one folder of PNG or JPEG files for each class, or train-images-idx3-ubyte.gz …",
         )
+    check_classes(classes, str(path))
     for label, name in enumerate(classes):
         if name.splitlines() != [name]:
             raise BadData(f"{path}: the folder {name!r} names a class, which must be one line")

@@ -56,9 +56,7 @@ class Dataset:
 
 def checked(data: Dataset, source: str) -> Dataset:
     """The same data. Raises BadData where nothing can be learnt from it."""
-    if len(data.classes) < 2:
-        one = f"one class alone, {data.classes[0]!r}" if data.classes else "no classes"
-        raise BadData(f"{source} holds {one}", hint="there must be two or more to tell apart")
+    check_classes(data.classes, source)
     if not len(data.unseen):
         raise BadData(f"{source} holds no pictures to judge the model by")
     counts = np.bincount(data.seen.labels, minlength=len(data.classes))
@@ -66,6 +64,13 @@ def checked(data: Dataset, source: str) -> Dataset:
     if missing:
         raise BadData(f"{source} holds no picture of class {missing[0]!r} to learn from")
     return data
+
+
+def check_classes(classes: Sequence[str], source: str) -> None:
+    """Raises BadData where there are no two to tell apart."""
+    if len(classes) < 2:
+        one = f"one class alone, {classes[0]!r}" if classes else "no classes"
+        raise BadData(f"{source} holds {one}", hint="there must be two or more to tell apart")
 
 
 def split(labels: Sequence[int] | Indices, holdout: float) -> tuple[Indices, Indices]:

@@ -6,7 +6,6 @@ epoch's number alone. So a run that was interrupted goes on as if it had not bee
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def fit(
     """Train `model` in place; yields each epoch when it is finished.
 
     `done` epochs are behind it already: `restore` puts their weights and optimizer back, once
-    the model is compiled as it was then. Raises ModelError if the loss ceases to be a number.
+    the model is compiled as it was then. Raises ModelError if the model ceases to be numbers.
     """
     start = 0
     for phase in plan.phases:
@@ -124,9 +123,11 @@ def _epoch(
     loss, accuracy, unseen_loss, unseen_accuracy = (
         round(float(history[name][0]), 6) for name in names
     )
-    if not (math.isfinite(loss) and math.isfinite(unseen_loss)):
+    # Keras bounds probabilities, so that the loss may hide what became of the weights.
+    values = (loss, unseen_loss, *model.trainable_variables)
+    if not all(np.isfinite(value).all() for value in values):
         raise ModelError(
-            f"the loss is no number any more after epoch {number + 1}",
+            f"after epoch {number + 1} the model is no numbers any more",
             hint="a lower --learning-rate may help",
         )
     epoch = Epoch(

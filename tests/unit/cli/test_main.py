@@ -16,7 +16,13 @@ from millrace.core.errors import ExitCode
 from tests.support import MILLRACE
 from tests.unit.cli.conftest import Invoke
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TOP: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {
+    f"{name} {inner}".strip(): command
+    for name, found in TOP.items()
+    for inner, command in getattr(found, "commands", {"": found}).items()
+}
+"""Those within a group under both names: `runs compare`."""
 HEAVY = {"tensorflow", "keras", "pydantic", "boto3", "celery", "numpy", "obstore", "redis", "PIL"}
 
 every_command = pytest.mark.parametrize("name", COMMANDS)
@@ -75,14 +81,14 @@ def test_the_exit_codes_are_in_the_help(run: Invoke) -> None:
 
 def test_every_command_is_in_the_help_with_a_sentence(run: Invoke) -> None:
     shown = run("--help").out
-    for name, command in COMMANDS.items():
+    for name, command in TOP.items():
         assert f" {name} " in shown
         assert command.help.rstrip().endswith(".")
 
 
 @every_command
 def test_every_option_names_its_variable_in_the_help(run: Invoke, name: str) -> None:
-    shown = run(name, "--help").out
+    shown = run(*name.split(), "--help").out
     for option in COMMANDS[name].params:
         if option.param_type_name == "argument" or "--help" in option.opts:
             continue

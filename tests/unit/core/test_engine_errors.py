@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from millrace.core.errors import ModelError
 from millrace.core.engine_errors import LONGEST, as_model_errors, telling_line
+from millrace.core.errors import ModelError
 
 OPENVINO = """Exception from src/inference/src/cpp/core.cpp:111:
 FrontEnd API failed with OpConversionFailure:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,6 @@ def test_content_says_whether_it_is_gzipped_not_the_name(file: Path) -> None:
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6)))
 def test_any_array_comes_back(values: npt.NDArray[Any]) -> None:
-    import tempfile
-
     with tempfile.NamedTemporaryFile() as file:
         file.write(idx_bytes(values))
         file.flush()
@@ -52,15 +52,11 @@ def test_any_array_comes_back(values: npt.NDArray[Any]) -> None:
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_an_array_or_a_typed_error(content: bytes) -> None:
-    import tempfile
-
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
-        try:
-            read_idx(Path(file.name))
-        except BadData as error:
-            assert file.name in error.message
+        with suppress(BadData):
+            assert isinstance(read_idx(Path(file.name)), np.ndarray)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +71,7 @@ def test_any_bytes_are_an_array_or_a_typed_error(content: bytes) -> None:
         (idx_bytes(SMALL)[:-1], "truncated: 23 of 24 bytes"),
         (idx_bytes(SMALL) + b"!", "goes on after its 24 bytes"),
         (gzip.compress(idx_bytes(SMALL))[:-9], "damaged gzip file"),
-        (gzip.compress(idx_bytes(SMALL))[:12] + b"\xff" * 20, "damaged gzip file"),
+        (gzip.compress(idx_bytes(SMALL))[:-8] + bytes(8), "damaged gzip file"),
         (b"\x1f\x8b\x08", "damaged gzip file"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "claims to hold"),
         (b"\x00\x00\x08\x01\x7f\xff\xff\xff", "truncated: 0 of 2,147,483,647 bytes"),

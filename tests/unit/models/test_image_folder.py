@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from millrace.core.errors import BadData, ObjectNotFound, UsageError
@@ -25,7 +26,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def greys(images: np.ndarray) -> set[int]:  # type: ignore[type-arg]
+def greys(images: npt.NDArray[np.uint8]) -> set[int]:
     return {int(image[0, 0, 0]) for image in images}
 
 

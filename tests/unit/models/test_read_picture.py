@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from millrace.core.card import Card
 from millrace.models import architecture
+from millrace.models.architecture import Architecture
 from millrace.models.read_picture import read_picture, resized
 from millrace.worker.images import ImageDecoder
 from tests.support import random_pixels
@@ -28,7 +30,7 @@ def drawn(mode: str, size: tuple[int, int] = (60, 90)) -> Image.Image:
     return rough.convert(mode)
 
 
-def as_a_worker_sees_it(path: Path, channels: str) -> np.ndarray:  # type: ignore[type-arg]
+def as_a_worker_sees_it(path: Path, channels: str) -> npt.NDArray[np.uint8]:
     card = Card.make(name="m", signature="s", height=24, width=24, channels=channels)
     return ImageDecoder(card, max_pixels=10**8).decode(path.read_bytes())
 
@@ -44,7 +46,9 @@ def as_a_worker_sees_it(path: Path, channels: str) -> np.ndarray:  # type: ignor
     ],
 )
 @pytest.mark.parametrize("facts", [GREY, COLOUR], ids=["grey", "colour"])
-def test_pixels_are_those_a_worker_sees(mode: str, kind: str, facts, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_pixels_are_those_a_worker_sees(
+    mode: str, kind: str, facts: Architecture, tmp_path: Path
+) -> None:
     path = tmp_path / f"picture.{kind}"
     drawn(mode).save(path)
     pixels = read_picture(path, facts)

@@ -100,7 +100,7 @@ def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
 
 def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(Conflict, match="something else: thesis.tex"), open_run(tmp_path):
+    with pytest.raises(Conflict, match=r"something else: thesis\.tex"), open_run(tmp_path):
         pass
     assert os.listdir(tmp_path) == ["thesis.tex"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,38 +67,52 @@ def test_it_learns(digits: Dataset) -> None:
     assert right.mean() == pytest.approx(epochs[-1].unseen_accuracy, abs=1e-5)
 
 
-def test_the_same_seed_trains_the_same_model_and_another_does_not(digits: Dataset) -> None:
-    plan = Plan((Phase(2, 1e-3),), batch_size=64, seed=3)
-    one, same, other = new(), new(), new()
-    trained(one, digits, plan)
-    trained(same, digits, plan)
-    trained(other, digits, replace(plan, seed=4))
-    assert_equal(one, same)
-    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
+TWO_PHASES = Plan((Phase(2, 1e-3), Phase(2, 1e-4)), batch_size=64)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing stopped, and its weights after each epoch."""
+
+    model: Any
+    epochs: list[Epoch]
+    weights: Path
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    model, epochs, path = new(), [], tmp_path_factory.mktemp("weights")
+    for epoch in fit(model, digits, FACTS, TWO_PHASES):
+        model.save_weights(path / f"{epoch.number}.weights.h5")
+        epochs.append(epoch)
+    return Whole(model, epochs, path)
 
 
 @pytest.mark.parametrize("done", [1, 2, 3, 4])
-def test_going_on_is_as_if_it_had_not_stopped(done: int, digits: Dataset, tmp_path: Path) -> None:
+def test_going_on_is_as_if_it_had_not_stopped(done: int, digits: Dataset, whole: Whole) -> None:
     """Whether it stopped within a phase, between two, or at the end."""
-    plan = Plan((Phase(2, 1e-3), Phase(2, 1e-4)), batch_size=64)
-    whole, first, second = new(), new(), new(seed=99)
-    epochs = trained(whole, digits, plan)
-    for epoch in fit(first, digits, FACTS, plan):
-        if epoch.number == done:
-            first.save_weights(tmp_path / "w.weights.h5")
-            break
+    model, file = new(seed=99), whole.weights / f"{done}.weights.h5"
     rest = trained(
-        second,
-        digits,
-        plan,
-        done=done,
-        restore=lambda model: model.load_weights(tmp_path / "w.weights.h5"),
+        model, digits, TWO_PHASES, done=done, restore=lambda model: model.load_weights(file)
     )
-    assert_equal(whole, second)
+    assert_equal(whole.model, model)
     assert [epoch.number for epoch in rest] == list(range(done + 1, 5))
     assert [(e.loss, e.unseen_accuracy) for e in rest] == [
-        (e.loss, e.unseen_accuracy) for e in epochs[done:]
+        (e.loss, e.unseen_accuracy) for e in whole.epochs[done:]
     ]
+
+
+def test_the_same_seed_trains_the_same_model_and_another_does_not(
+    digits: Dataset, whole: Whole
+) -> None:
+    one, other = new(), new()
+    first = replace(TWO_PHASES, phases=TWO_PHASES.phases[:1])
+    trained(one, digits, first)
+    trained(other, digits, replace(first, seed=4))
+    same = new(seed=5)
+    same.load_weights(whole.weights / "2.weights.h5")
+    assert_equal(one, same)
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
 
 def test_phases_follow_one_another_each_with_its_rate(digits: Dataset) -> None:
@@ -131,7 +145,13 @@ def test_who_watches_is_told_of_every_batch_and_may_stop_it(digits: Dataset) -> 
     assert told == [(1, 5), (2, 5), (3, 5)]
 
 
-def test_a_loss_that_is_no_number_is_told(digits: Dataset) -> None:
-    with pytest.raises(ModelError, match="no number any more after epoch 1") as caught:
-        trained(build("digits"), digits, Plan((Phase(2, 1e30),)))
+def test_a_model_that_diverges_is_told(digits: Dataset) -> None:
+    model = new()
+    weights = model.get_weights()
+    weights[0][:] = np.inf
+    model.set_weights(weights)
+    with pytest.raises(
+        ModelError, match="after epoch 1 the model is no numbers"
+    ) as caught:
+        trained(model, digits, Plan((Phase(2, 1e-3),)))
     assert "--learning-rate" in (caught.value.hint or "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from millrace.core.errors import BadData, ObjectNotFound, UsageError
@@ -97,7 +99,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 )
 def test_files_that_do_not_go_together_are_refused(
     name: str,
-    values: np.ndarray | None,  # type: ignore[type-arg]
+    values: npt.NDArray[Any] | None,
     words: str,
     tmp_path: Path,
 ) -> None:
@@ -123,5 +125,5 @@ def test_a_third_of_the_digits_is_held_out() -> None:
         assert part.images.dtype == np.uint8
         assert part.images.shape[1:] == (8, 8, 1)
         assert (part.images.min(), part.images.max()) == (0, 255)
-    shares = [np.bincount(part.labels) / len(part) for part in (data.seen, data.unseen)]
-    np.testing.assert_allclose(*shares, atol=0.01)
+    seen, unseen = (np.bincount(part.labels) / len(part) for part in (data.seen, data.unseen))
+    np.testing.assert_allclose(seen, unseen, atol=0.01)
