@@ -128,9 +128,7 @@ def delete(
         bool,
         typer.Option("--outputs", envvar="MILLRACE_OUTPUTS", help="Its directory as well."),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", envvar="MILLRACE_YES", help="Do not ask.")
-    ] = False,
+    yes: o.Yes = False,
     redis_url: o.RedisUrl = None,
     as_json: o.AsJson = False,
 ) -> None:

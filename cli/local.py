@@ -12,7 +12,7 @@ from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.cli.what_runs import WhatRuns
 from millrace.core.errors import ExitCode, ModelError
-from millrace.core.job import JobState, Reason
+from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.settings import Settings
@@ -64,12 +64,20 @@ def run_locally(
         spec = make_spec(
             services, fields.pop("source"), model=ModelRef.parse(fields.pop("model")), **fields
         )
-        with crew_of(processes, {**environment, "MILLRACE_REDIS_URL": redis.url}) as workers:
+        told = {**environment, **_pinned(spec), "MILLRACE_REDIS_URL": redis.url}
+        with crew_of(processes, told) as workers:
             with listing_progress(quiet=quiet) as listed:
                 job = submit_spec(services, spec, listed)
             said = WhatRuns(services.fleet, quiet=quiet)
             with prediction_progress(quiet=quiet) as predicted:
                 return _watch(services, job, workers, predicted, said, ctrl_c)
+
+
+def _pinned(spec: JobSpec) -> dict[str, str]:
+    """The very version that the job is for: a process that is started again after another was
+    published would serve that."""
+    ref = ModelRef(spec.model.name, spec.model.version)
+    return {"MILLRACE_MODEL": str(ref)} if ref.version else {}
 
 
 class Crew:

@@ -11,10 +11,13 @@ from millrace.cli.demo import demo
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
 from millrace.cli.export import export
+from millrace.cli.inspect import inspect
+from millrace.cli.models import models_app
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
 from millrace.cli.status import jobs, status, workers
 from millrace.cli.verify import verify
+from millrace.cli.verify_model import verify_model
 from millrace.cli.worker import worker
 
 EPILOG = (
@@ -56,10 +59,12 @@ COMMANDS = (
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
     export,
+    *(inspect, verify_model),
     *(doctor, demo),
 )
 for function in COMMANDS:
     app.command()(function)
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

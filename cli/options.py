@@ -23,6 +23,13 @@ LogLevel = Annotated[
     typer.Option(envvar="MILLRACE_LOG_LEVEL", help="debug, info, warning or error."),
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A bundle's directory, or NAME[:VERSION] in the repository."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="MILLRACE_YES", help="Do not ask.")]
 
 Source = Annotated[
     str, typer.Argument(metavar="SRC", help="Images: a directory, file:// or s3:// URL.")

@@ -48,7 +48,8 @@ def submitted(job: JobStatus) -> None:
     out = console()
     out.print(f"job [bold]{escape(job.job_id)}[/]: {job.counts.total:,} images")
     if job.health == "no_workers":
-        out.print(f"  no worker serves it yet:  millrace worker --model {job.model.name}")
+        version = f":{job.model.version}" if job.model.version else ""
+        out.print(f"  no worker serves it yet:  millrace worker --model {job.model.name}{version}")
     out.print(f"  watch it:  millrace status {escape(job.job_id)} --watch")
 
 

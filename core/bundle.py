@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.sizes import MAX_CARD_BYTES, MAX_LABELS_BYTES
 
 SAVED_MODEL = "saved_model.pb"
+SAVED_MODELS = (SAVED_MODEL, "saved_model.pbtxt")
+"""Binary and text: TensorFlow loads both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Bundle:
 
 def is_saved_model(path: Path) -> bool:
     """Whether a directory holds a SavedModel (binary or text)."""
-    return (path / SAVED_MODEL).is_file() or (path / "saved_model.pbtxt").is_file()
+    return any((path / name).is_file() for name in SAVED_MODELS)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -54,10 +57,18 @@ def read_labels(path: Path) -> tuple[str, ...]:
         return ()
     _refuse_larger(path, MAX_LABELS_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return parse_labels(path.read_bytes(), str(path))
+    except OSError as error:
         raise ModelError(f"{path}: {error}") from error
-    return tuple(text.split("\n")) if text else ()
+
+
+def parse_labels(text: bytes, where: str) -> tuple[str, ...]:
+    """The lines of a labels file. Raises ModelError."""
+    try:
+        lines = io.TextIOWrapper(io.BytesIO(text), "utf-8-sig").read().rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where}: {error}") from error
+    return tuple(lines.split("\n")) if lines else ()
 
 
 def _refuse_larger(path: Path, limit: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from millrace.core.chunks import PART_ROWS, ChunkPlan
+from millrace.core.claims import ModelIdentity
 from millrace.core.errors import (
     AlreadyExists,
     CorruptRecord,
@@ -28,6 +29,7 @@ from millrace.core.sizes import (
     MAX_CHUNK_BYTES,
     MAX_COMPLETE_BYTES,
     MAX_ERROR_LINE_BYTES,
+    MAX_MODEL_BYTES,
     MAX_PART_BYTES,
     MAX_SPEC_BYTES,
     MAX_SUMMARY_BYTES,
@@ -40,6 +42,7 @@ from millrace.core.topology import (
     JOB_FILE,
     MANIFEST_COMPLETE,
     MANIFEST_PREFIX,
+    MODEL_FILE,
     RESULTS_PREFIX,
     SUCCESS_FILE,
     SUMMARY_FILE,
@@ -81,7 +84,8 @@ class JobDirectory:
     def is_littered(self) -> bool:
         """Whether anything stands there that follows a `job.json`: parts of a manifest, outcomes,
         their copies. Of a directory that is empty, as it is for a new job, one request tells."""
-        theirs = tuple(self._prefix + x for x in (MANIFEST_PREFIX, RESULTS_PREFIX, BY_KEY_PREFIX))
+        after = (MODEL_FILE, MANIFEST_PREFIX, RESULTS_PREFIX, BY_KEY_PREFIX)
+        theirs = tuple(self._prefix + name for name in after)
         try:
             return any(item.key.startswith(theirs) for item in self._store.list(self._prefix))
         except ObjectNotFound:
@@ -99,6 +103,27 @@ class JobDirectory:
             raise SpecMismatch(
                 f"the record of job {spec.job_id} in Redis is not what {self.uri(JOB_FILE)} says"
             )
+
+    # --- the model it began with, of a job whose spec does not pin one ---
+
+    def pin_model(self, model: ModelIdentity) -> ModelIdentity:
+        """Write `model.json` and return what stands: `model`, or what came first."""
+        body = orjson.dumps({"version": model.version, "digest": model.digest})
+        return self._model(self._commit(MODEL_FILE, body, MAX_MODEL_BYTES))
+
+    def pinned_model(self) -> ModelIdentity | None:
+        """What `model.json` says; None while no worker has begun. Raises CorruptRecord."""
+        try:
+            return self._model(self._get(MODEL_FILE, MAX_MODEL_BYTES))
+        except ObjectNotFound:
+            return None
+
+    def _model(self, text: bytes) -> ModelIdentity:
+        try:
+            said = orjson.loads(text)
+            return ModelIdentity(str(said["version"]), str(said["digest"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise CorruptRecord(f"{self.uri(MODEL_FILE)}: {error!r}") from None
 
     # --- the manifest ---
 

@@ -9,6 +9,7 @@ from typing import Any
 from redis.exceptions import WatchError
 
 from millrace.core.bitmaps import bitmap
+from millrace.core.claims import ModelIdentity
 from millrace.core.errors import CorruptRecord, JobConflict
 from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
@@ -39,7 +40,7 @@ class Snapshot:
     owners: list[str]
     """`worker/token` of each lease."""
     live_workers: int
-    """Worker processes alive on the job's queue."""
+    """Worker processes alive that serve its model, in its version if that is known."""
     has_producer: bool = True
     """Some process is listing the input."""
 
@@ -114,6 +115,11 @@ class JobStore:
         if not state:
             raise no_job(job)
         return JobState(state)
+
+    def pin(self, job: str, model: ModelIdentity) -> None:
+        """Let a job that is under way go on with this model, and with no other."""
+        with self.redis.errors():
+            self.redis.script("pin")(keys=[JobKeys(job).record], args=[model.version, model.digest])
 
     def delete(self, spec: JobSpec) -> None:
         """Forget a job: all its keys, and its leases."""
@@ -219,7 +225,7 @@ class JobStore:
             has_producer, fields, errors, samples, pace, owners, now = pipe.execute()
             record = record_of(job, fields)
             now_ms = now[0] * 1000 + now[1] // 1000
-            live = self.redis.raw.zcount(QueueKeys(record.spec.queue).fleet, now_ms, "+inf")
+            live = self.redis.raw.zcount(QueueKeys(record.queue).fleet, now_ms, "+inf")
         try:
             return Snapshot(
                 record=record,

@@ -93,6 +93,8 @@ class Reconciler:
         if record.state is JobState.FINALIZING or self._store.settle(record):
             self._finalizer.finalize(job)
         elif record.state in TAKES_WORK:
+            if record.queue != queue:  # where workers of another version hand its chunks over
+                waiting = waiting | self._queue.waiting(record.queue)
             resent = self._feeder.feed_missing(record.spec, waiting)
             if resent:
                 log.info("re-sent chunks that were lost", job=job, chunks=resent)

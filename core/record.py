@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import JobSpec, JobState
 from millrace.core.limits import ErrorThreshold, parse_deadline
+from millrace.core.topology import queue_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class JobRecord:
     progress_at: datetime | None
     completed_at: datetime | None
     deadline: datetime | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue of the workers that may run it: those of the version it began with."""
+        return queue_name(self.spec.model.name, self.version)
 
     @classmethod
     def read(cls, fields: dict[bytes, bytes]) -> JobRecord:

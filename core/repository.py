@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from millrace.core.card import CARD_FILE, Card
-from millrace.core.errors import ModelError, ModelNotFound, ObjectNotFound
+from millrace.core.bundle import SAVED_MODELS, parse_labels
+from millrace.core.card import CARD_FILE, LABELS_FILE, Card
+from millrace.core.errors import ModelError, ModelNotFound, ObjectNotFound, StorageUnavailable
 from millrace.core.model_ref import ModelRef
-from millrace.core.sizes import MAX_CARD_BYTES
+from millrace.core.sizes import MAX_CARD_BYTES, MAX_LABELS_BYTES
 from millrace.core.storage import Location, ObjectInfo, Stores
 from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 
@@ -23,6 +24,25 @@ class StoredBundle:
     version: str
     location: Location
     card: Card
+
+
+@dataclass(slots=True)
+class Shelved:
+    """What lies at one version's place, whether it is a bundle or not."""
+
+    name: str
+    version: str
+    files: list[ObjectInfo] = field(default_factory=list)
+    """Their keys begin at the version's place."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.size for item in self.files)
+
+    @property
+    def complete(self) -> bool:
+        """It has a SavedModel, which is written last: without one it does not exist yet."""
+        return any(item.key in SAVED_MODELS for item in self.files)
 
 
 class Repository:
@@ -55,14 +75,58 @@ class Repository:
                 f"there is no version {version} of {ref.name!r} in {self.location}",
                 hint=f"it holds {', '.join(versions)}",
             )
-        location = self.location.child(ref.name).child(version)
-        return StoredBundle(ref.name, version, location, self._card(location))
+        return StoredBundle(
+            ref.name,
+            version,
+            self.location.child(ref.name).child(version),
+            self.card(ref.name, version),
+        )
 
     def files(self, bundle: StoredBundle) -> Iterable[ObjectInfo]:
         """The bundle's objects."""
         return self._stores.open(bundle.location).list(bundle.location.prefix)
 
-    def _card(self, location: Location) -> Card:
+    def shelves(self) -> list[Shelved]:
+        """Every version's place that holds anything a model is made of, by name and version."""
+        found: dict[tuple[str, str], Shelved] = {}
+        for path, item in self._listed(""):
+            if len(path) >= 3 and _names_a_bundle(path):
+                shelf = found.setdefault((path[0], path[1]), Shelved(path[0], path[1]))
+                shelf.files.append(item._replace(key="/".join(path[2:])))
+        of_models = (
+            shelf
+            for shelf in found.values()
+            if shelf.complete or any(item.key == CARD_FILE for item in shelf.files)
+        )
+        return sorted(of_models, key=lambda shelf: (shelf.name, _version_order(shelf.version)))
+
+    def fetch(
+        self, bundle: StoredBundle, into: Path, files: Iterable[ObjectInfo] | None = None
+    ) -> None:
+        """Copy the bundle's objects, or those `files` of it, into a directory of this machine.
+
+        Raises ModelError if one's name leads out of it.
+        """
+        store, prefix = self._stores.open(bundle.location), bundle.location.prefix
+        for item in self.files(bundle) if files is None else files:
+            name = item.key[len(prefix) :]
+            if not name or name.endswith("/"):
+                continue  # an object that stands for a folder
+            if any(part in ("", ".", "..") for part in name.split("/")):
+                raise ModelError(f"{bundle.location}: {name!r} is no path within a bundle")
+            file = into / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                for block in store.blocks(item.key):
+                    out.write(block)
+                if out.tell() != item.size:
+                    raise StorageUnavailable(
+                        f"{bundle.location}: {out.tell()} of the {item.size} bytes of {name} came"
+                    )
+
+    def card(self, name: str, version: str) -> Card:
+        """A version's card."""
+        location = self.location.child(name).child(version)
         where = f"{location}/{CARD_FILE}"
         try:
             text = self._stores.open(location).get(
@@ -72,22 +136,36 @@ class Repository:
             raise ModelError(f"{where} is missing: not a millrace bundle") from None
         return Card.read(text, where)
 
+    def labels(self, shelf: Shelved) -> tuple[str, ...]:
+        """A version's labels; empty if it has none."""
+        if not any(item.key == LABELS_FILE for item in shelf.files):
+            return ()
+        location = self.location.child(shelf.name).child(shelf.version)
+        where = location.prefix + LABELS_FILE
+        text = self._stores.open(location).get(where, max_bytes=MAX_LABELS_BYTES)
+        return parse_labels(text, f"{location}/{LABELS_FILE}")
+
     def _saved_models(self, below: str) -> list[tuple[str, str]]:
         """(name, version) of every SavedModel under a prefix."""
-        prefix = self.location.prefix
-        try:
-            keys = [item.key for item in self._store.list(prefix + below)]
-        except ObjectNotFound:
-            raise ModelNotFound(f"there is no model repository at {self.location}") from None
-        paths = (key.removeprefix(prefix).split("/") for key in keys)
         return [
             (path[0], path[1])
-            for path in paths
-            if len(path) == 3
-            and path[2] in ("saved_model.pb", "saved_model.pbtxt")
-            and re.fullmatch(MODEL_NAME_PATTERN, path[0])
-            and re.fullmatch(VERSION_PATTERN, path[1])
+            for path, _ in self._listed(below)
+            if len(path) == 3 and path[2] in SAVED_MODELS and _names_a_bundle(path)
         ]
+
+    def _listed(self, below: str) -> Iterable[tuple[list[str], ObjectInfo]]:
+        """Every object under a prefix, with its path in the repository."""
+        prefix = self.location.prefix
+        try:
+            for item in self._store.list(prefix + below):
+                yield item.key.removeprefix(prefix).split("/"), item
+        except ObjectNotFound:
+            raise ModelNotFound(f"there is no model repository at {self.location}") from None
+
+
+def _names_a_bundle(path: list[str]) -> bool:
+    named = re.fullmatch(MODEL_NAME_PATTERN, path[0]) and re.fullmatch(VERSION_PATTERN, path[1])
+    return named is not None
 
 
 def local_path(location: Location) -> Path | None:

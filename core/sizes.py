@@ -29,8 +29,19 @@ MAX_SUMMARY_BYTES = 8 * MIB
 MAX_COMPLETE_BYTES = 4 * KIB
 """`manifest/complete.json`: two numbers."""
 
+MAX_MODEL_BYTES = 4 * KIB
+"""`model.json` of a job: a version and a digest."""
+
 MAX_CARD_BYTES = MIB
 """A bundle's `millrace.json`: names and numbers."""
 
 MAX_LABELS_BYTES = 16 * MIB
 """`labels.txt`: the largest label sets have some 20,000 lines."""
+
+
+def shown_bytes(count: int) -> str:
+    """A size for people: `512 bytes`, `1.9 MB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -20,6 +20,7 @@ JOBS = "millrace:jobs"
 WORKERS = "millrace:workers"
 
 JOB_FILE = "job.json"
+MODEL_FILE = "model.json"
 ERRORS_FILE = "errors.jsonl"
 SUMMARY_FILE = "summary.json"
 SUCCESS_FILE = "_SUCCESS"

@@ -52,6 +52,13 @@ def _part_lines(spec: JobSpec, directory: JobDirectory, part: int, parts: int) -
     return lines
 
 
+def _said(directory: JobDirectory, summary: Summary | None) -> dict[str, str | int]:
+    """Of its run, as fields of the record: what its summary says, and with which model it began."""
+    said = summary.run if summary else {}
+    pinned = directory.pinned_model()
+    return said if pinned is None else said | {"version": pinned.version, "digest": pinned.digest}
+
+
 def read(
     spec: JobSpec,
     directory: JobDirectory,
@@ -109,6 +116,6 @@ def read(
         by_code=by_code,
         samples=samples,
         listing_complete=whole,
-        said=summary.run if summary else {},
+        said=_said(directory, summary),
         corrupt=corrupt,
     )

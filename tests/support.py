@@ -184,7 +184,7 @@ def random_pixels(seed: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def export_tiny(repository: Path) -> None:
+def export_tiny(repository: Path, *, version: str = "1", seed: int = 7) -> None:
     """Put `tiny:1` there: random weights, 8 × 8 grey pixels, 4 classes."""
     from millrace.core.load_tensorflow import load_tensorflow
 
@@ -193,7 +193,7 @@ def export_tiny(repository: Path) -> None:
 
     from millrace.export import export_keras
 
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -205,7 +205,7 @@ def export_tiny(repository: Path) -> None:
     export_keras(
         model,
         name="tiny",
-        version="1",
+        version=version,
         repository=str(repository),
         labels=["north", "east", "south", "west"],
         scale="0,255",

@@ -17,17 +17,15 @@ from pathlib import Path
 
 from millrace.core.bundle import compute_digest, read_bundle
 from millrace.core.card import Card
-from millrace.core.errors import MillraceError, ModelError, StorageUnavailable
+from millrace.core.errors import MillraceError, ModelError
 from millrace.core.log import get_logger
 from millrace.core.repository import Repository, StoredBundle
-from millrace.core.storage import ObjectInfo, Stores
+from millrace.core.storage import ObjectInfo
 
 log = get_logger(__name__)
 
 
-def cached_bundle(
-    stores: Stores, repository: Repository, stored: StoredBundle, cache: Path
-) -> Path:
+def cached_bundle(repository: Repository, stored: StoredBundle, cache: Path) -> Path:
     """The directory below `cache` that holds the bundle, fetched if it has to be.
 
     Raises ModelError if its files do not match the card's digest, and the store's errors.
@@ -43,11 +41,16 @@ def cached_bundle(
                 return target
             log.warning("a cached model is damaged; fetching it again", path=str(target))
             shutil.rmtree(target)
-        _fetch(stores, stored, repository.files(stored) if files is None else files, target)
+        _fetch(repository, stored, files, target)
     return target
 
 
-def _fetch(stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], target: Path) -> None:
+def _fetch(
+    repository: Repository,
+    stored: StoredBundle,
+    files: Iterable[ObjectInfo] | None,
+    target: Path,
+) -> None:
     """Fetch into a directory beside `target`, which becomes it when everything is right."""
     log.info("fetching the model", model=stored.name, version=stored.version)
     prefix = f".{target.name}-"
@@ -55,7 +58,7 @@ def _fetch(stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], ta
         shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: we have its lock
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
-        _fetch_files(stores, stored, files, scratch)
+        repository.fetch(stored, scratch, files)
         digest = compute_digest(scratch, read_bundle(scratch).card)
         if stored.card.digest is None:
             _note(target).write_text(digest)
@@ -65,27 +68,6 @@ def _fetch(stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], ta
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-
-
-def _fetch_files(
-    stores: Stores, stored: StoredBundle, files: Iterable[ObjectInfo], into: Path
-) -> None:
-    store = stores.open(stored.location)
-    for item in files:
-        name = item.key[len(stored.location.prefix) :]
-        if not name or name.endswith("/"):
-            continue  # an object that stands for a folder
-        if any(part in ("", ".", "..") for part in name.split("/")):
-            raise ModelError(f"{stored.location}: {name!r} is no path within a bundle")
-        file = into / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as out:
-            for block in store.blocks(item.key):
-                out.write(block)
-            if out.tell() != item.size:
-                raise StorageUnavailable(
-                    f"{stored.location}: {out.tell()} of the {item.size} bytes of {name} came"
-                )
 
 
 def _is_intact(path: Path, card: Card, digest: str | None) -> bool:

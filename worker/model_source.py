@@ -11,7 +11,7 @@ from millrace.core.model_ref import ModelRef
 from millrace.core.repository import StoredBundle, local_path
 from millrace.core.services import Services
 from millrace.worker.model_cache import cached_bundle
-from millrace.worker.options import WorkerOptions
+from millrace.worker.options import CacheOptions, WorkerOptions
 
 
 def find_model(services: Services, options: WorkerOptions) -> Bundle:
@@ -21,13 +21,17 @@ def find_model(services: Services, options: WorkerOptions) -> Bundle:
     """
     if options.saved_model is not None:
         return _from_saved_model(Path(options.saved_model).expanduser(), options)
+    return find_stored(services, ModelRef.parse(options.model or ""), options)
+
+
+def find_stored(services: Services, ref: ModelRef, options: CacheOptions) -> Bundle:
+    """The repository's bundle on this machine's disk. Raises as `find_model` does."""
     repository = services.repository()
-    stored = repository.resolve(ModelRef.parse(options.model or ""))
+    stored = repository.resolve(ref)
     path = local_path(stored.location)
     if path is None:
-        path = cached_bundle(services.stores, repository, stored, Path(options.cache))
-    bundle = read_bundle(path)
-    return _named(bundle, stored)
+        path = cached_bundle(repository, stored, Path(options.cache))
+    return _named(read_bundle(path), stored)
 
 
 def check_saved_model(options: WorkerOptions) -> None:

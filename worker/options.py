@@ -19,7 +19,18 @@ MAX_PIXELS = 178_956_970
 """Pillow's own hard limit: larger pictures are taken for decompression bombs."""
 
 
-class WorkerOptions(EnvironmentSettings):
+class CacheOptions(EnvironmentSettings):
+    """Where this machine keeps what it need not fetch or measure again."""
+
+    cache: str = Field(
+        default_factory=lambda: str(
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millrace"
+        ),
+        description="where bundles from storage URLs are kept",
+    )
+
+
+class WorkerOptions(CacheOptions):
     """Read from `MILLRACE_…`, so that `celery -A millrace.worker.app worker`, the processes
     of `millrace worker` and a container are configured alike."""
 
@@ -65,12 +76,6 @@ class WorkerOptions(EnvironmentSettings):
         600, ge=1, le=86_400, allow_inf_nan=False, description="longest prediction of one batch"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1)
-    cache: str = Field(
-        default_factory=lambda: str(
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millrace"
-        ),
-        description="where bundles from storage URLs are kept",
-    )
 
     @field_validator("size")
     @classmethod

@@ -37,6 +37,7 @@ from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.worker.careful import Careful
 from millrace.worker.in_hand import InHand
+from millrace.worker.own_jobs import BegunWithAnotherError, OwnJobs
 from millrace.worker.pipeline import Image, Pipeline, as_item_error
 from millrace.worker.turns import Turns
 
@@ -82,6 +83,7 @@ class ChunkRunner:
         self._model = model
         self._in_hand = in_hand
         self._under_way = under_way
+        self._own = OwnJobs(services, model.identity, model.queues)
         self._turns = Turns()
         self._careful = Careful(claims, pipeline)
         self._parts: OrderedDict[tuple[JobSpec, int], list[bytes]] = OrderedDict()
@@ -108,6 +110,9 @@ class ChunkRunner:
         except MillraceError as error:
             bound.error("could not claim a chunk", error=error.message)
             return
+        if answer is Answer.WRONG_MODEL:
+            self._own.hand_over(spec, message.chunk)
+            return
         if not answer.holds_lease:
             bound.info("dropped a message", answer=str(answer))
             return
@@ -121,6 +126,9 @@ class ChunkRunner:
         try:
             with self._pipeline.starvation.chunk():
                 images = self._run(spec, lease, give_up=answer is Answer.POISON)
+        except BegunWithAnotherError as error:
+            self._own.repin(lease.job, error.model)
+            self._give_back(lease, forget_attempt=True)
         except Unavailable as error:
             # Not the chunk's fault, and not held against it.
             bound.warning("a service is away; a chunk will run again", error=error.message)
@@ -284,6 +292,7 @@ class ChunkRunner:
                 return self._parts[key]
         # What is asked for comes from Redis; nothing is read or written that storage denies.
         directory.confirm(spec)
+        self._own.confirm(directory, spec)
         lines = directory.part_lines(part)
         with self._lock:
             self._parts[key] = lines

@@ -58,6 +58,8 @@ class Session(Predictor):
         log says so.
         """
         super().__init__(bundle, tuning)
+        self.unfrozen: str | None = None
+        """Why it runs as it is, if it does not run frozen."""
         if tuning.xla:
             flags = (os.environ.get("TF_XLA_FLAGS", ""), "--tf_xla_cpu_global_jit")
             os.environ["TF_XLA_FLAGS"] = " ".join(flags).strip()  # read once, by the import
@@ -75,6 +77,7 @@ class Session(Predictor):
             except ModelError as error:
                 self._call, self.output_shape = self._as_it_is(loaded)
                 self._try_out()
+                self.unfrozen = error.message
                 log.warning("the model runs unfrozen, which is slower", why=error.message)
 
     def _run(self, pixels: Pixels) -> Scores:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.core.chunks import ChunkPlan
+from millrace.core.claims import ModelIdentity
 from millrace.core.errors import (
     AlreadyExists,
     CorruptRecord,
@@ -106,6 +107,26 @@ def test_the_objects_lie_where_the_design_says(
 
 def test_a_url_names_an_object(directory: JobDirectory, spec: JobSpec) -> None:
     assert directory.uri("_SUCCESS") == f"{spec.output}/j/_SUCCESS"
+
+
+def test_the_first_model_a_job_began_with_stands(directory: JobDirectory) -> None:
+    assert directory.pinned_model() is None
+    first, second = ModelIdentity("1", "sha256:abc"), ModelIdentity("", "sha256:def")
+    assert directory.pin_model(first) == first
+    assert directory.pin_model(second) == first
+    assert directory.pin_model(first) == first
+    assert directory.pinned_model() == first
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": "1"}', "null"])
+def test_a_model_that_cannot_be_read_is_corrupt(
+    text: str, directory: JobDirectory, stores: Stores
+) -> None:
+    stores.open(directory.location).put(f"{directory.location.prefix}model.json", text.encode())
+    with pytest.raises(CorruptRecord, match=r"model\.json"):
+        directory.pinned_model()
+    with pytest.raises(CorruptRecord, match=r"model\.json"):
+        directory.pin_model(ModelIdentity("1", "sha256:abc"))
 
 
 def test_a_part_is_written_once_and_read_by_line(directory: JobDirectory, spec: JobSpec) -> None:

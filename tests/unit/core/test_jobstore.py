@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from millrace.core.bitmaps import set_bits
+from millrace.core.claims import ModelIdentity
 from millrace.core.errors import CorruptRecord, JobNotFound
-from millrace.core.job import TRANSITIONS, JobState
+from millrace.core.job import TRANSITIONS, JobState, Reason
 from millrace.core.jobstore import JobStore
 from millrace.core.outcome import decode_outcome
 from millrace.core.record import JobRecord, from_ms
@@ -115,6 +116,35 @@ def test_what_belongs_to_a_record_and_is_not_ours_is_corrupt(
         services.redis.raw.lpush(key, what)
     with pytest.raises(CorruptRecord):
         services.jobs.snapshot("job")
+
+
+def test_what_storage_says_a_job_began_with_replaces_a_pin(jobs: JobStore) -> None:
+    jobs.pin("job", MODEL)
+    with pytest.raises(JobNotFound):
+        jobs.record("job")
+    jobs.create(a_spec())
+    for model in (ModelIdentity("2", "sha256:def"), MODEL):
+        jobs.pin("job", model)
+        record = jobs.record("job")
+        assert (record.version, record.digest) == (model.version, model.digest)
+    jobs.stop("job", JobState.CANCELLED, Reason.REQUESTED)
+    jobs.pin("job", ModelIdentity("2", "sha256:def"))
+    assert jobs.record("job").version == MODEL.version
+
+
+def test_workers_of_another_version_than_a_job_began_with_do_not_count(
+    services: Services, jobs: JobStore
+) -> None:
+    jobs.create(a_spec())
+    for queues in (("millrace.tiny", "millrace.tiny:2"), ("millrace.tiny", "millrace.tiny:1")):
+        for queue in queues:
+            a_worker(services).renew(queue, f"3|{queues[1]}", [])
+    assert jobs.snapshot("job").live_workers == 2
+    jobs.pin("job", MODEL)
+    assert jobs.record("job").queue == "millrace.tiny:1"
+    assert jobs.snapshot("job").live_workers == 1
+    jobs.pin("job", ModelIdentity("", "sha256:of-a-saved-model"))
+    assert jobs.snapshot("job").live_workers == 2
 
 
 def test_the_first_part_starts_the_enqueuing(jobs: JobStore) -> None:
@@ -291,8 +321,9 @@ def test_a_snapshot_holds_what_a_status_shows(services: Services) -> None:
     _, lease = worker.claim(QUEUE, "job", 0, MODEL)
     worker.finish(lease, a_tally(1, 1), NO_TIME)
     worker.claim(QUEUE, "job", 1, MODEL)
-    worker.renew(QUEUE, "2|1@host/x", [])
-    services.redis.raw.zadd(QueueKeys(QUEUE).fleet, {"2|dead": 1})
+    for queue in (QUEUE, f"{QUEUE}:{MODEL.version}"):  # as a worker does
+        worker.renew(queue, "2|1@host/x", [])
+        services.redis.raw.zadd(QueueKeys(queue).fleet, {"2|dead": 1})
     snapshot = services.jobs.snapshot("job")
     assert snapshot.record == services.jobs.record("job")
     assert snapshot.by_code == {"decode/bad_image": 1}

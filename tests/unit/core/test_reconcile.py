@@ -88,6 +88,18 @@ def test_lost_messages_are_sent_again(services: Services, job: JobSpec) -> None:
     assert waiting(services) == {0, 1, 2, 3}
 
 
+def test_what_waits_for_the_workers_of_a_version_is_not_sent_again(
+    services: Services, job: JobSpec
+) -> None:
+    services.jobs.pin(job.job_id, MODEL)
+    services.redis.raw.delete(QUEUE)
+    services.queue.send(f"{QUEUE}:{MODEL.version}", job.job_id, [0, 2])
+    tick(services)
+    assert waiting(services) == {1, 3}
+    tick(services)
+    assert services.redis.raw.llen(QUEUE) == 2
+
+
 def test_nothing_is_sent_twice_while_all_is_well(services: Services, job: JobSpec) -> None:
     tick(services)
     tick(services)

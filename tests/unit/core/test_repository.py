@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.card import CARD_FILE, Card
+from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, local_path
@@ -120,6 +120,51 @@ def test_the_files_of_a_bundle_are_its_own_alone(shelf: Shelf) -> None:
         item.key.removeprefix(bundle.location.prefix) for item in shelf.repository.files(bundle)
     }
     assert names == {"saved_model.pb", "variables/variables.index", CARD_FILE}
+
+
+def test_every_version_s_place_is_told_also_of_what_is_no_bundle_yet(shelf: Shelf) -> None:
+    for version in ("10", "9"):
+        shelf.put("m", version)
+    prefix = shelf.location.prefix
+    shelf.store.put(f"{prefix}a/1/{CARD_FILE}", b"{}")
+    shelf.store.put(f"{prefix}z/1/saved_model.pbtxt", b"graph")
+    for nothing in ("notes/1/readme.txt", "m/readme.txt", ".m/1/saved_model.pb"):
+        shelf.store.put(prefix + nothing, b"")
+    found = shelf.repository.shelves()
+    assert [(each.name, each.version, each.complete) for each in found] == [
+        ("a", "1", False),
+        ("m", "9", True),
+        ("m", "10", True),
+        ("z", "1", True),
+    ]
+    whole = found[1]
+    assert {item.key for item in whole.files} == {
+        "saved_model.pb",
+        "variables/variables.index",
+        CARD_FILE,
+    }
+    files = shelf.repository.files(shelf.repository.resolve(ModelRef("m", "9")))
+    assert whole.bytes == sum(item.size for item in files)
+
+
+def test_a_bundle_is_fetched_as_it_is(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("m", "1")
+    bundle = shelf.repository.resolve(ModelRef("m"))
+    shelf.repository.fetch(bundle, tmp_path / "copy")
+    assert (tmp_path / "copy" / "saved_model.pb").read_bytes() == b"graph"
+    assert (tmp_path / "copy" / "variables" / "variables.index").read_bytes() == b"weights"
+
+
+def test_labels_are_read_where_there_are_any(shelf: Shelf) -> None:
+    for version in ("1", "2", "3"):
+        shelf.put("m", version)
+    shelf.store.put(f"{shelf.location.prefix}m/2/{LABELS_FILE}", "été\r\nhiver\n".encode())
+    shelf.store.put(f"{shelf.location.prefix}m/3/{LABELS_FILE}", b"\xff\xfe")
+    none, two, broken = shelf.repository.shelves()
+    assert shelf.repository.labels(none) == ()
+    assert shelf.repository.labels(two) == ("été", "hiver")
+    with pytest.raises(ModelError, match=r"labels\.txt"):
+        shelf.repository.labels(broken)
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

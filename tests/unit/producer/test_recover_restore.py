@@ -132,6 +132,21 @@ def test_what_runs_again_runs_on_the_model_of_before(services: Services, tmp_pat
     assert verify(services, directory_of(services, spec)).ok
 
 
+def test_a_job_under_way_keeps_the_model_it_began_with(services: Services, tmp_path: Path) -> None:
+    spec = listed_job(services, tmp_path, images=4)
+    directory = directory_of(services, spec)
+    directory.pin_model(MODEL)  # as a worker does
+    work(services, spec, 0)
+    lose(services)
+    job = restore(services, directory)
+    assert (job.status().model.version, job.status().model.digest) == (MODEL.version, MODEL.digest)
+    other = ModelIdentity("2", "sha256:def")
+    assert a_worker(services).claim(spec.queue, "j", 1, other)[0] is Answer.WRONG_MODEL
+    work(services, spec, 1)
+    assert job.status().state is JobState.SUCCEEDED
+    assert verify(services, directory).ok
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"state": "succeeded"}'])
 def test_a_summary_that_cannot_be_read_is_written_again(
     services: Services, tmp_path: Path, text: str

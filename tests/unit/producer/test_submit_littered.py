@@ -62,7 +62,7 @@ def test_what_a_frozen_worker_wrote_after_the_job_was_deleted_is_no_new_job_s(
     assert job.status().state is JobState.SUCCEEDED
 
 
-@pytest.mark.parametrize("name", [manifest_part(0), "by-key/0.jpg.json"])
+@pytest.mark.parametrize("name", [manifest_part(0), "by-key/0.jpg.json", "model.json"])
 def test_neither_is_anything_else_of_a_job(
     services: Services, tmp_path: Path, photos: Path, name: str
 ) -> None:

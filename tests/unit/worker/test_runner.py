@@ -18,7 +18,7 @@ from millrace.core.message import ChunkMessage
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.worker.runner import ChunkRunner, Model
-from tests.support import write_png
+from tests.support import capture_logs, write_png
 from tests.unit.worker.runner_bench import (
     IDENTITY,
     MAX_ATTEMPTS,
@@ -231,6 +231,42 @@ def test_a_job_begun_with_another_build_of_the_model_is_left_alone(bench: Bench)
     assert bench.predicted == 0
     assert bench.record(spec).done == 0
     assert bench.attempts(spec, 0) == 0
+
+
+def test_a_job_begun_with_another_version_is_handed_over_to_its_workers(bench: Bench) -> None:
+    spec = bench.job(images=9)
+    answer, _ = bench.claims.claim(QUEUE, spec.job_id, 2, ModelIdentity("2", "sha256:other"))
+    assert answer is Answer.OK
+    with capture_logs() as logs:
+        bench.handle(spec, 0, 1)
+    assert bench.services.queue.waiting(f"{QUEUE}:2") == {(spec.job_id, 0), (spec.job_id, 1)}
+    assert bench.predicted == 0
+    assert bench.attempts(spec, 0) == 0
+    (told,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert told["event"] == "left a job to the model it began with"
+    assert told["began_with"] == "version 2, sha256:other"
+
+
+def test_the_model_a_job_begins_with_is_written_down_once(bench: Bench) -> None:
+    spec = bench.job(images=9)
+    bench.handle(spec, 0, 1, 2)
+    assert bench.directory(spec).pinned_model() == IDENTITY
+
+
+def test_storage_says_which_model_a_job_began_with(bench: Bench) -> None:
+    """Redis had lost it, and let us claim."""
+    spec = bench.job(images=5)
+    began = ModelIdentity("2", "sha256:other")
+    bench.directory(spec).pin_model(began)
+    bench.handle(spec, 0)
+    assert bench.predicted == 0
+    assert bench.directory(spec).read_chunk(spec.plan, 0) is None
+    assert bench.attempts(spec, 0) == 0
+    assert bench.leases() == []
+    record = bench.record(spec)
+    assert (record.version, record.digest) == (began.version, began.digest)
+    assert bench.claims.claim(QUEUE, spec.job_id, 0, IDENTITY)[0] is Answer.WRONG_MODEL
+    assert bench.claims.claim(QUEUE, spec.job_id, 0, began)[0] is Answer.OK
 
 
 def test_a_chunk_another_worker_has_is_left_to_it(bench: Bench) -> None:

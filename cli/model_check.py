@@ -1,0 +1,61 @@
+"""Does a bundle answer as the model it was made of? Through the worker's own session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from millrace.core.bundle import Bundle
+from millrace.core.card import Channels
+from millrace.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from millrace.export.agreement import Agreement
+    from millrace.export.predict import Predict
+
+    Pixels = npt.NDArray[np.uint8]
+    Scores = npt.NDArray[np.float32]
+
+IMAGES = 8
+AT_ONCE = 8
+"""Large models have not the room for all images at once."""
+
+
+def refuse_disagreement(bundle: Bundle, predict: Predict) -> None:
+    """Raise ModelError if a worker would answer other than the source model does."""
+    from millrace.export.pictures import pictures
+
+    card = bundle.card
+    pixels = pictures(IMAGES, card.height, card.width, card.channels.depth)
+    agreement = compare_with(bundle, predict, pixels)
+    if not agreement.ok:
+        raise ModelError(
+            f"{card.name}: the bundle does not answer as the model it was made of: {agreement}",
+            hint="nothing was published",
+        )
+
+
+def compare_with(bundle: Bundle, predict: Predict, pixels: Pixels) -> Agreement:
+    """How a worker's answers, by TensorFlow in float32, agree with the source model's.
+
+    `pixels` [n, height, width, channels] are RGB or L. Raises ModelError, MissingExtra.
+    """
+    from millrace.export.agreement import compare
+    from millrace.worker.session import Session
+    from millrace.worker.tuning import EngineName, Tuning
+
+    in_order = pixels[..., ::-1] if bundle.card.channels is Channels.BGR else pixels
+    theirs = _in_steps(predict, in_order)
+    session = Session(bundle, Tuning(engine=EngineName.TENSORFLOW, device="cpu"))
+    return compare(_in_steps(session.predict, pixels), theirs)
+
+
+def _in_steps(predict: Callable[[Pixels], Scores], pixels: Pixels) -> Scores:
+    import numpy as np
+
+    steps = range(0, len(pixels), AT_ONCE)
+    return np.concatenate([predict(pixels[at : at + AT_ONCE]) for at in steps])

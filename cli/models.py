@@ -1,0 +1,216 @@
+"""`millrace models`: what a repository holds; `pull`, `push` and `rm` between repositories."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from millrace.cli import options as o
+from millrace.cli.command import command, confirm, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from millrace.core.repository import Repository, Shelved
+    from millrace.core.storage import Stores
+
+models_app = typer.Typer(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="NAME[:VERSION]", help="The highest version, or the one named.")
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from", envvar="MILLRACE_FROM", help="Repository to copy from: a directory or URL."
+    ),
+]
+To = Annotated[
+    str | None,
+    typer.Option("--to", envvar="MILLRACE_TO", help="Repository to copy to: a directory or URL."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One version in a repository. What its card would tell is None while `problem` says why."""
+
+    name: str
+    version: str
+    bytes: int
+    task: str | None = None
+    input: str | None = None
+    labels: int | None = None
+    digest: str | None = None
+    problem: str | None = None
+
+
+@models_app.callback()
+@command
+def list_models(ctx: typer.Context, models: o.Models = None, as_json: o.AsJson = False) -> None:
+    """List a repository's models, or copy and remove them."""
+    if ctx.invoked_subcommand is not None:
+        _refuse_given(ctx)
+        return
+    stores, repository = _repository(models)
+    rows = [*_listed(stores, repository)]
+    print_json([asdict(row) for row in rows]) if as_json else _show(rows)
+
+
+@models_app.command()
+@command
+def pull(
+    model: ModelName,
+    source: From = None,
+    target: To = None,
+    models: o.Models = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Copy a model --from another repository into ours, or --to a third."""
+    _copy(model, source, target or models, as_json, missing="--from")
+
+
+@models_app.command()
+@command
+def push(
+    model: ModelName,
+    target: To = None,
+    source: From = None,
+    models: o.Models = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Copy a model of our repository, or of one it is --from, --to another."""
+    _copy(model, source or models, target, as_json, missing="--to")
+
+
+@models_app.command()
+@command
+def rm(
+    model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version to remove.")],
+    yes: o.Yes = False,
+    models: o.Models = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Remove one version of a model."""
+    from millrace.core.errors import UsageError
+    from millrace.core.model_ref import ModelRef
+    from millrace.export import transfer
+
+    ref = ModelRef.parse(model)
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise UsageError("there is nobody to ask whether to remove it: add --yes")
+    stores, repository = _repository(models)
+    transfer.removable(ref, repository)
+    if not yes:
+        question = f"Remove {ref} from {repository.location}?"
+        confirm(question, otherwise="nothing was removed")
+    removed = transfer.remove(stores, ref, repository)
+    if as_json:
+        print_json({"name": ref.name, "version": ref.version, "objects_removed": removed})
+    else:
+        print(f"removed {ref}: {removed:,} objects")
+
+
+def _refuse_given(ctx: typer.Context) -> None:
+    """What stands before the sub-command would be passed over: of all things, which repository."""
+    from millrace.core.errors import UsageError
+
+    for name, flag in (("models", "--models"), ("as_json", "--json")):
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            command = ctx.invoked_subcommand
+            raise UsageError(
+                f"{flag} goes after `{command}`:  millrace models {command} … {flag} …"
+            )
+
+
+def _copy(
+    model: str, source: str | None, target: str | None, as_json: bool, *, missing: str
+) -> None:
+    from millrace.core.errors import UsageError
+    from millrace.core.model_ref import ModelRef
+    from millrace.export import transfer
+
+    ref = ModelRef.parse(model)
+    if (source if missing == "--from" else target) is None:
+        raise UsageError(f"say {missing} which repository: a directory or URL")
+    stores, origin = _repository(source)
+    _, goal = _repository(target)
+    if goal.location == origin.location:
+        raise UsageError(f"{goal.location} cannot be copied to itself")
+    copied = transfer.copy(stores, ref, origin, goal)
+    done = {
+        "name": copied.name,
+        "version": copied.version,
+        "digest": copied.digest,
+        "location": copied.location.uri,
+        "copied": copied.new,
+    }
+    if as_json:
+        print_json(done)
+    else:
+        verb = "copied to" if copied.new else "stands already, the same, at"
+        print(f"{copied.name}:{copied.version} {verb} {copied.location}")
+        print(f"  {copied.digest}")
+
+
+def _repository(place: str | None) -> tuple[Stores, Repository]:
+    """The repository at a place, or the one that is configured. Raises UsageError."""
+    from millrace.core.services import Services
+    from millrace.core.settings import Settings
+
+    services = Services(Settings.load(models=place))
+    return services.stores, services.repository()
+
+
+def _listed(stores: Stores, repository: Repository) -> Iterator[Listed]:
+    """Each version, also what is damaged: it is told of and holds up nothing."""
+    from millrace.core.errors import MillraceError
+
+    for shelf in repository.shelves():
+        try:
+            facts = _facts(stores, repository, shelf)
+        except MillraceError as error:
+            place = repository.location.child(shelf.name).child(shelf.version)
+            facts = {"problem": error.message.replace(f"{place}/", "")}
+        yield Listed(shelf.name, shelf.version, shelf.bytes, **facts)
+
+
+def _facts(stores: Stores, repository: Repository, shelf: Shelved) -> dict[str, Any]:
+    from millrace.core.errors import ModelError
+
+    if not shelf.complete:
+        raise ModelError("saved_model.pb is missing: it is being published, or was left unfinished")
+    card = repository.card(shelf.name, shelf.version)
+    if card.name != shelf.name:
+        raise ModelError(f"the card is of {card.name!r}")
+    return {
+        "task": str(card.task),
+        "input": f"{card.height}x{card.width} {card.channels}",
+        "labels": len(repository.labels(shelf)),
+        "digest": card.digest,
+    }
+
+
+def _show(rows: list[Listed]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from millrace.cli.show import print_table
+    from millrace.core.sizes import shown_bytes
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name in ("model", "task", "input", "labels", "size", "digest"):
+        table.add_column(name, justify="right" if name in ("labels", "size") else "left")
+    for row in rows:
+        told = (row.task or "", row.input or "", "" if row.labels is None else f"{row.labels:,}")
+        digest = (row.digest or "-").removeprefix("sha256:")[:12]
+        last = f"[red]{escape(row.problem)}[/]" if row.problem else digest
+        table.add_row(f"{row.name}:{row.version}", *told, shown_bytes(row.bytes), last)
+    print_table(table if rows else "no models")

@@ -1,0 +1,107 @@
+"""Bundles from one repository into another, and out of one."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
+from millrace.core.card import CARD_FILE
+from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
+from millrace.core.model_ref import ModelRef
+from millrace.core.repository import Repository, Shelved, StoredBundle
+from millrace.core.storage import Location, Stores
+from millrace.export.publish import publish
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """One version in another repository. `new` is False if this very bundle stood there."""
+
+    name: str
+    version: str
+    digest: str
+    location: Location
+    new: bool
+
+
+def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) -> Copied:
+    """Copy a bundle, its highest version unless `ref` pins one. All of it or nothing.
+
+    What is copied is what its card's digest was made of. Raises ModelNotFound; ModelError if its
+    files are not; Conflict if another bundle of that version stands in the target; the stores'
+    errors.
+    """
+    found = source.resolve(ref)
+    if found.card.name != found.name:
+        raise ModelError(f"{found.location}: the card is of {found.card.name!r}")
+    place = target.location.child(found.name).child(found.version)
+    with tempfile.TemporaryDirectory(prefix="millrace-copy-") as scratch:
+        path = Path(scratch)
+        source.fetch(found, path)
+        digest = _verified(path, found)
+        try:
+            publish(stores, path, place)
+        except Conflict as error:
+            if not _stands(target, found, digest):
+                remove = f"millrace models rm {found.name}:{found.version} --models {target.location}"
+                raise Conflict(error.message, hint=f"to replace it, first:  {remove}") from None
+            return Copied(found.name, found.version, digest, place, new=False)
+    return Copied(found.name, found.version, digest, place, new=True)
+
+
+def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
+    """Remove one version, also one that was left unfinished; returns how many objects.
+
+    First what makes it a model, so that nobody finds half of one; last the card, which keeps
+    the version's place. Raises as `removable` does, and the store's errors.
+    """
+    shelf = removable(ref, repository)
+    place = repository.location.child(shelf.name).child(shelf.version)
+    store = stores.open(place)
+    for name in SAVED_MODELS:
+        store.delete(place.prefix + name)
+    store.delete_all(place.prefix, last=place.prefix + CARD_FILE)
+    return len(shelf.files)
+
+
+def removable(ref: ModelRef, repository: Repository) -> Shelved:
+    """What lies at one version's place. Raises UsageError if `ref` names none, ModelNotFound."""
+    shelves = [shelf for shelf in repository.shelves() if shelf.name == ref.name]
+    held = ", ".join(shelf.version for shelf in shelves) or "no version"
+    if ref.version is None:
+        raise UsageError(
+            f"which version of {ref.name}?",
+            hint=f"NAME:VERSION; {repository.location} holds {held}",
+        )
+    for shelf in shelves:
+        if shelf.version == ref.version:
+            return shelf
+    raise ModelNotFound(
+        f"there is no {ref} in {repository.location}", hint=f"of {ref.name} it holds {held}"
+    )
+
+
+def _verified(path: Path, found: StoredBundle) -> str:
+    """The digest of a fetched bundle, which must be its card's."""
+    if not (path / SAVED_MODEL).is_file():
+        raise ModelError(f"{found.location} is a SavedModel in text; only binary ones are copied")
+    digest = compute_digest(path, read_bundle(path).card)
+    if found.card.digest not in (None, digest):
+        raise ModelError(
+            f"{found.location}: its files do not match the card's digest",
+            hint="it is damaged, or was changed after it was exported; nothing was copied",
+        )
+    return digest
+
+
+def _stands(target: Repository, found: StoredBundle, digest: str) -> bool:
+    """Whether the very bundle, whole, stands in the target already."""
+    ref = ModelRef(found.name, found.version)
+    if found.version not in target.versions(found.name) or target.resolve(ref).card != found.card:
+        return False
+    with tempfile.TemporaryDirectory(prefix="millrace-copy-") as scratch:
+        path = Path(scratch)
+        target.fetch(target.resolve(ref), path)
+        return compute_digest(path, read_bundle(path).card) == digest
