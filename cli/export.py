@@ -171,7 +171,7 @@ def _show(exported: Exported) -> None:
     from millrace.cli.show import print_table
 
     card = exported.card
-    scale = card.normalisation.mode
+    scale: str = card.normalisation.mode
     if scale == "custom":
         mean, divisor = card.normalisation.mean_and_scale()
         scale = ",".join(f"{number:g}" for number in (*mean, *divisor))

@@ -56,7 +56,7 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
     """
     facts = said.over(source.facts)
     facts.check()
-    repository = Location.parse(destination.repository)
+    repository = _repository(destination.repository)
     stores = Stores(destination.settings or Settings.load())
     home = repository.child(facts.name or "")
     with tempfile.TemporaryDirectory(prefix="millrace-export-") as scratch:
@@ -84,6 +84,14 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
                 number = str(int(number) + 1)
                 bundle = _carded(path, card, number, labels)
     return Exported(home.child(number), bundle.card, labels, written.input_op, written.output_op)
+
+
+def _repository(text: str) -> Location:
+    """Where it lies. In a bucket `..` is a name like any other, and nobody means it."""
+    location = Location.parse(text)
+    if any(part in (".", "..") for part in location.prefix.split("/")):
+        raise UsageError(f"{location}: a repository's name holds no '.' or '..'")
+    return location
 
 
 def _card(source: Source, facts: Facts, written: Written) -> Card:

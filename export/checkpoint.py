@@ -73,6 +73,7 @@ def _variable(tf: Any, operation: Any, shape: Any) -> Any:
     A graph loses its variables' own initialisers with all that is for training alone.
     """
     from tensorflow.core.framework.variable_pb2 import VariableDef
+    from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
     tensor, dtype = operation.outputs[0], tf.as_dtype(operation.get_attr("dtype"))
     zeros = tf.zeros(shape, dtype)
@@ -91,6 +92,7 @@ def _variable(tf: Any, operation: Any, shape: Any) -> Any:
         is_resource=by_handle,
         trainable=True,
     )
-    variable = tf.compat.v1.Variable.from_proto(described)
+    kind = ResourceVariable if by_handle else tf.compat.v1.Variable
+    variable = kind.from_proto(described)
     operation.graph.add_to_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES, variable)
     return variable

@@ -6,6 +6,7 @@ read, both by name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,15 @@ MOST_BYTES = 2000 * MIB
 
 _SOURCE = "millrace_source"
 
-_STATE = re.compile(r"VarHandleOp|Variable(V2)?|Assign.*VariableOp|.*HashTable.*|.*Lookup.*")
-_DICE = re.compile(r"(Stateless)?(Random|Multinomial|ParameterizedTruncatedNormal|Truncated).*")
-_PYTHON = re.compile(r"(Eager)?PyFunc(Stateless)?")
+_UNSAVABLE = (
+    (re.compile(r"Assign\w*VariableOp|ResourceScatter\w+"), "keeps state while it predicts"),
+    (
+        re.compile(r"(Stateless)?(Random|Truncated|Parameterized|Multinomial)\w*"),
+        "answers at random",
+    ),
+    (re.compile(r"(Eager)?PyFunc(Stateless)?"), "calls Python"),
+)
+"""Kinds of operations, and what a model does by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ def flatten(
     plays dice or calls Python while it predicts, for no file holds that.
     """
     tf = load_tensorflow()
-    weights = sum(int(tf.size(each)) * tf.as_dtype(each.dtype).size for each in model.weights)
+    weights = sum(math.prod(each.shape) * tf.as_dtype(each.dtype).size for each in model.weights)
     if weights > MOST_BYTES:
         raise ModelError(
             f"the weights take {weights / 2**30:.1f} GiB, and a flat graph holds 2 GiB at most",
@@ -61,7 +68,6 @@ def flatten(
     graph_def = tf.compat.v1.graph_util.extract_sub_graph(graph_def, [last])
     if _SOURCE not in {node.name for node in graph_def.node}:
         raise ModelError(f"the answer of {model.name} does not depend on its input")
-    _refuse_unsavable(model, graph_def)
     names = _plain_names(model, [node.name for node in graph_def.node])
     target = target or names[last]
     names = _with_ends(names, {_SOURCE: source, last: target})
@@ -74,6 +80,7 @@ def _frozen(tf: Any, model: Any, spec: Any) -> tuple[Any, str]:
 
     call = tf.function(lambda images: model(images, training=False), input_signature=[spec])
     traced = call.get_concrete_function()
+    _refuse_unsavable(model, traced.graph.as_graph_def())
     captured = [each for each in traced.graph.captures if each[0].dtype == tf.resource]
     variables = {id(each.handle) for each in traced.graph.variables}
     if any(id(outer) not in variables for outer, _ in captured):
@@ -98,12 +105,8 @@ def _frozen(tf: Any, model: Any, spec: Any) -> tuple[Any, str]:
 def _refuse_unsavable(model: Any, graph_def: Any) -> None:
     bodies = (function.node_def for function in graph_def.library.function)
     nodes = [node for nodes in (graph_def.node, *bodies) for node in nodes]
-    for kinds, does in (
-        (_STATE, "keeps state while it predicts"),
-        (_DICE, "answers at random"),
-        (_PYTHON, "calls Python"),
-    ):
-        for node in nodes:
+    for node in nodes:
+        for kinds, does in _UNSAVABLE:
             if kinds.fullmatch(node.op):
                 raise ModelError(
                     f"{model.name} {does}: operation {node.name} ({node.op})",
@@ -119,20 +122,20 @@ def _plain_names(model: Any, names: Iterable[str]) -> dict[str, str]:
     """
     layers = {layer.name for layer in model._flatten_layers()}
 
-    def plain(name: str) -> str:
-        parts = name.split("/")
-        for i, part in enumerate(parts[:-1]):
-            bare = re.sub(r"_\d+$", "", part)
-            parts[i] = bare if bare in layers else part
-        return "/".join(parts[1:] if len(parts) > 1 and parts[0] == model.name else parts)
+    def bare(part: str) -> str:
+        without = re.sub(r"_\d+$", "", part)
+        return without if without in layers else part
 
     taken = set(names)
     chosen = dict[str, str]()
     for name in names:
-        wish = plain(name)
+        *scopes, last = name.split("/")
+        if scopes and bare(scopes[0]) == model.name:
+            del scopes[0]
         # A layer that is called twice cannot give its name twice.
-        if wish != name and wish in taken:
-            wish = name
+        for wish in ("/".join([*map(bare, scopes), last]), "/".join([*scopes, last]), name):
+            if wish not in taken or wish == name:
+                break
         taken.add(wish)
         chosen[name] = wish
     return chosen

@@ -101,6 +101,10 @@ class SessionGraph:
             )
         self.takes_bytes = self.source.dtype == tf.uint8
         sides = self.source.shape.as_list() if rank == 4 else [None] * 4
+        self.batch: int | None
+        self.height: int | None
+        self.width: int | None
+        self.depth: int | None
         self.batch, self.height, self.width, self.depth = sides
         self._call = session.make_callable(self.target, [self.source])
 

@@ -39,16 +39,21 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """MobileNetV2, small, with a head of one's own."""
+    """A network with a layer for inference of one's own naming."""
     load_tensorflow()
     import keras
 
     keras.utils.set_random_seed(4)
-    base = keras.applications.MobileNetV2((96, 96, 3), 0.35, include_top=False, weights=None)
-    x = keras.layers.GlobalAveragePooling2D()(base.output)
-    x = keras.layers.Rescaling(3e4)(x)  # untrained, it answers nearly the same to all
+    image = keras.Input((96, 96, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(image)
+    x = keras.layers.ReLU(6)(keras.layers.BatchNormalization(name="norm")(x))
+    x = keras.layers.SeparableConv2D(8, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     answer = keras.layers.Dense(len(LABELS), activation="softmax", name="inferenceLayer")(x)
-    model = keras.Model(base.input, answer)
+    model = keras.Model(image, answer)
+    gamma, beta = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
+    mean, variance = np.linspace(-0.2, 0.2, 8), np.linspace(0.5, 3, 8)
+    model.get_layer("norm").set_weights([gamma, beta, mean, variance])
     place = export_keras(
         model,
         name="pets",
@@ -68,9 +73,9 @@ def c_api(path: Path, images: Floats, scratch: Path, *names: str) -> tuple[str, 
     np.save(scratch / "in.npy", images)
     answers = scratch / "out.npy"
     answers.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "tests.integration.c_api"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.c_api", str(path), *names]
-        + [str(scratch / "in.npy"), str(answers)],
+        [*program, str(path), *names, str(scratch / "in.npy"), str(answers)],
         cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
@@ -152,7 +157,9 @@ def theirs(real: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle
 
 
 @needs_c_api
-def test_the_c_api_takes_a_bundle_with_variables(theirs: tuple[Bundle, Any], tmp_path: Path) -> None:
+def test_the_c_api_takes_a_bundle_with_variables(
+    theirs: tuple[Bundle, Any], tmp_path: Path
+) -> None:
     bundle, reference = theirs
     pixels, told = reference["uint8_rgb_224"], reference["tflite_probabilities"]
     images = (pixels.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)

@@ -46,7 +46,7 @@ def train(folder: Path, *, by_handle: bool) -> Trained:
             "layer/kernel", initializer=weights.astype(np.float32), use_resource=by_handle
         )
         bias = tf1.get_variable(
-            "layer/bias", initializer=np.float32([0.1, -0.2, 0.3]), use_resource=by_handle
+            "layer/bias", initializer=np.array([0.1, -0.2, 0.3], np.float32), use_resource=by_handle
         )
         logits = tf.reshape(images, [-1, SIDE * SIDE * 3]) @ kernel + bias
         scores = tf.nn.softmax(logits, name="softmax2")
@@ -111,9 +111,9 @@ def check_everywhere(bundle: Bundle, trained: Trained, tag: str) -> None:
     told = trained.answer(pixels.astype(np.float32))
     by_names = {"signature": None, "input_op": "input", "output_op": "softmax2"}
     other = Bundle(bundle.path, bundle.card.model_copy(update=by_names), ())
-    for each in (bundle, other):
-        np.testing.assert_allclose(Session(each).predict(pixels), told, atol=1e-5)
-        np.testing.assert_allclose(OpenVINOModel(each).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(bundle).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(other).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-5)
     loaded = tf.saved_model.load(str(bundle.path), tags=[tag])
     (scores,) = loaded.signatures["serving_default"](
         images=tf.constant(pixels, tf.float32)
@@ -167,7 +167,7 @@ def test_a_checkpoint_may_be_named_in_many_ways(
 
 
 def test_variables_without_a_checkpoint_are_told(trained: Trained, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not frozen.*layer/") as caught:
+    with pytest.raises(ModelError, match=r"not frozen.*layer/") as caught:
         exported(trained.text, tmp_path)
     assert "--checkpoint" in (caught.value.hint or "")
 
@@ -237,4 +237,4 @@ def test_ends_that_make_no_sense_are_told(trained: Trained, tmp_path: Path) -> N
     with pytest.raises(ModelError, match="does not depend"):
         exported(trained.text, tmp_path, trained.checkpoint, output_op="unrelated")
     with pytest.raises(UsageError, match="--signature"):
-        exported(trained.frozen, tmp_path, signature="s", **{"input_op": None, "output_op": None})
+        exported(trained.frozen, tmp_path, signature="s", input_op=None, output_op=None)

@@ -69,7 +69,7 @@ def test_a_torn_file_is_told(name: str, share: float, model: Any, tmp_path: Path
     model.save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ModelError, match="not a whole|does not load") as caught:
+    with pytest.raises(ModelError, match=r"not a whole|does not load") as caught:
         load_keras(tmp_path / name)
     assert "\n" not in caught.value.message
 
@@ -88,11 +88,11 @@ def test_weights_that_are_damaged_within_are_told(model: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_layers_of_its_own_are_named(name: str, keras: Any, tmp_path: Path) -> None:
-    class MyGain(keras.layers.Layer):  # type: ignore[misc,name-defined]
+    class MyGain(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x * 2
 
-    class MyShift(keras.layers.Layer):  # type: ignore[misc,name-defined]
+    class MyShift(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x + 1
 
@@ -106,8 +106,8 @@ def test_layers_of_its_own_are_named(name: str, keras: Any, tmp_path: Path) -> N
 
 
 def test_layers_that_this_process_knows_are_no_obstacle(keras: Any, tmp_path: Path) -> None:
-    @keras.saving.register_keras_serializable("test_keras_file")  # type: ignore[untyped-decorator]
-    class Known(keras.layers.Layer):  # type: ignore[misc,name-defined]
+    @keras.saving.register_keras_serializable("test_keras_file")
+    class Known(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x * 2
 
@@ -119,7 +119,7 @@ def test_layers_that_this_process_knows_are_no_obstacle(keras: Any, tmp_path: Pa
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_python_code_in_a_file_is_not_run(name: str, keras: Any, tmp_path: Path) -> None:
     witness = str(tmp_path / "run")
-    code = keras.layers.Lambda(lambda x, w=witness: (open(w, "w").close(), x)[1], name="evil")
+    code = keras.layers.Lambda(lambda x, path=witness: [Path(path).touch(), x][1], name="evil")
     keras.Sequential([keras.Input((4, 4, 3)), code]).save(tmp_path / name)
     Path(witness).unlink(missing_ok=True)
     with pytest.raises(ModelError, match="Lambda layer evil"):
