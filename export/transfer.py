@@ -45,7 +45,9 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
             publish(stores, path, place)
         except Conflict as error:
             if not _stands(target, found, digest):
-                remove = f"millrace models rm {found.name}:{found.version} --models {target.location}"
+                remove = (
+                    f"millrace models rm {found.name}:{found.version} --models {target.location}"
+                )
                 raise Conflict(error.message, hint=f"to replace it, first:  {remove}") from None
             return Copied(found.name, found.version, digest, place, new=False)
     return Copied(found.name, found.version, digest, place, new=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Channels
+from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
-from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.worker.predictor import (
     BAKED_IN,
     OutOfMemoryError,

@@ -24,7 +24,7 @@ def test_a_base_learns_new_classes_and_serves_them_by_tag(tmp_path: Path) -> Non
         folder.rename(pictures / f"digit {folder.name}")
     report = millrace_json(
         *("train", "fine-tune", "--base", "digits", "--weights", str(weights)),
-        *("--data", str(pictures), "--run", str(tmp_path / "run"), "--epochs", "6"),
+        *("--data", str(pictures), "--run", str(tmp_path / "run"), "--epochs", "12"),
         *("--unfreeze", "4", "--learning-rate", "0.005", "--name", "numerals"),
         *("--to", str(tmp_path / "models"), "--tag", "myTag"),
         env={},

@@ -55,6 +55,7 @@ def test_the_five_things_people_do(tmp_path: Path, redis_url: str) -> None:
         assert done.returncode in (codes or (0,)), done.stderr
         return done.stdout
 
+    shell(block("Export a model", "sh"))
     python(block("Export a model", "python"))
     assert "21 images" in shell(block("Enqueue a bucket", "sh"))
     program, *arguments = block("Scale", "sh").split()

@@ -72,11 +72,12 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
 def test_two_commands_do_not_train_in_one_run(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    long = (*command(data, run), "--epochs", "500")  # it is to last until it is interrupted
     with subprocess.Popen(
-        [*MILLRACE, *command(data, run)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [*MILLRACE, *long], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
         wait_until(lambda: (run / "run.json").exists(), 90, "it trains")
-        done = millrace(*command(data, run), env={})
+        done = millrace(*long, env={})
         assert done.returncode == 7, done.stderr
         assert "another process is training in" in done.stderr
         process.send_signal(signal.SIGINT)

@@ -189,17 +189,3 @@ def test_a_listing_that_finds_redis_full_is_gone_on_with(
     assert millrace("resume", "half", env=crew.env).returncode == 0
     crew.wait("half")
     crew.assert_exact("half")
-
-
-def test_workers_that_are_told_to_stop_while_redis_is_away_do(crew: Crew) -> None:
-    """The last one, for it leaves no workers."""
-    crew.close_gates()
-    job = crew.enqueue()
-    crew.all_slots_taken()
-    crew.redis.die()
-    crew.open_gates()
-    for member in crew.members:
-        member.worker.signal()
-    for member in crew.members:
-        assert member.worker.wait(30) == 0, member.worker.log
-    assert len(crew.committed(job)) == IN_HAND

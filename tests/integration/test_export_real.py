@@ -62,9 +62,7 @@ def numbers(file: Path) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("engine", [EngineName.TENSORFLOW, EngineName.OPENVINO])
-def test_landmarks_of_one_image_at_a_time(
-    engine: EngineName, real: Path, tmp_path: Path
-) -> None:
+def test_landmarks_of_one_image_at_a_time(engine: EngineName, real: Path, tmp_path: Path) -> None:
     mean, divisor = (122.782, 117.001, 104.298), 255.0
     bundle = exported(
         real / "savedmodels" / "face_landmarks_68_myTag",

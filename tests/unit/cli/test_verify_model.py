@@ -130,9 +130,8 @@ def test_files_that_are_not_those_of_the_digest_are_told(run: Invoke, tiny: Path
         (lambda path: (path / CARD_FILE).unlink(), ExitCode.MODEL),
         (lambda path: (path / "saved_model.pb").unlink(), ExitCode.NOT_FOUND),
         (lambda path: (path / "saved_model.pb").write_bytes(b"cut"), ExitCode.MODEL),
-        (lambda path: shutil.rmtree(path / "variables"), ExitCode.MODEL),
     ],
-    ids=["no card", "no model", "a damaged model", "no variables"],
+    ids=["no card", "no model", "a damaged model"],
 )
 def test_what_is_no_bundle_is_an_error(damage: Any, code: int, run: Invoke, tiny: Path) -> None:
     damage(tiny)
