@@ -119,7 +119,9 @@ def test_layers_that_this_process_knows_are_no_obstacle(keras: Any, tmp_path: Pa
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_python_code_in_a_file_is_not_run(name: str, keras: Any, tmp_path: Path) -> None:
     witness = str(tmp_path / "run")
-    code = keras.layers.Lambda(lambda x, path=witness: [Path(path).touch(), x][1], name="evil")
+    code = keras.layers.Lambda(
+        lambda x, path=witness: [Path(path).write_text("run"), x][1], name="evil"
+    )
     keras.Sequential([keras.Input((4, 4, 3)), code]).save(tmp_path / name)
     Path(witness).unlink(missing_ok=True)
     with pytest.raises(ModelError, match="Lambda layer evil"):
