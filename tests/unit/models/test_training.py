@@ -150,8 +150,6 @@ def test_a_model_that_diverges_is_told(digits: Dataset) -> None:
     weights = model.get_weights()
     weights[0][:] = np.inf
     model.set_weights(weights)
-    with pytest.raises(
-        ModelError, match="after epoch 1 the model is no numbers"
-    ) as caught:
+    with pytest.raises(ModelError, match="after epoch 1 the model is no numbers") as caught:
         trained(model, digits, Plan((Phase(2, 1e-3),)))
     assert "--learning-rate" in (caught.value.hint or "")
