@@ -21,7 +21,7 @@ from millrace.export import export_keras
 from millrace.export.facts import Facts
 from millrace.models.labelled import Dataset, check_holdout
 from millrace.models.recipes import Recipe
-from millrace.models.run_directory import RunDirectory, open_run
+from millrace.models.run_directory import RunDirectory, check_place, open_run
 from millrace.models.train import Trained, train
 from millrace.models.training import Watch
 from millrace.models.training_data import load_data, load_digits
@@ -60,18 +60,18 @@ def run_training(asked: Training, *, quiet: bool) -> dict[str, Any]:
     """
     settings = Settings.load()
     _check(asked, settings)
-    data = _data(asked)
-    if data.skipped and not quiet:
-        _tell(f"skipped {len(data.skipped):,} files that are no pictures: {data.skipped[0]} …")
-    with CtrlC() as ctrl_c, open_run(asked.run) as run:
-        try:
-            trained = _train(asked, data, run, ctrl_c, quiet)
-            place = _publish(asked, data, trained, run, settings)
-        except KeyboardInterrupt:
-            done = len(run.state().epochs)
-            _tell(f"{run.path} keeps {done} of {asked.recipe.plan.epochs} epochs: the same command")
-            _tell("goes on with them")
-            raise
+    with CtrlC() as ctrl_c:
+        data = _data(asked)
+        if data.skipped and not quiet:
+            _tell(f"skipped {len(data.skipped):,} files that are no pictures: {data.skipped[0]} …")
+        with open_run(asked.run) as run:
+            try:
+                trained = _train(asked, data, run, ctrl_c, quiet)
+                place = _publish(asked, data, trained, run, settings)
+            except KeyboardInterrupt:
+                kept = f"{len(run.state().epochs)} of {asked.recipe.plan.epochs} epochs"
+                _tell(f"{run.path} keeps {kept}; the same command goes on with them")
+                raise
     return {
         "run": str(asked.run),
         "recipe": asked.recipe.name,
@@ -104,6 +104,7 @@ def show_trained(report: dict[str, Any]) -> None:
 def _check(asked: Training, settings: Settings) -> None:
     bundle = asked.bundle
     bundle.facts().check()
+    check_place(asked.run)
     if asked.holdout is not None:
         check_holdout(asked.holdout)
     if asked.resume and not (asked.run / "run.json").is_file():

@@ -168,6 +168,20 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
         os.close(lock)
 
 
+def check_place(path: Path) -> None:
+    """Raises Conflict where a run cannot be, for something else is there. Makes nothing."""
+    with _writing(path):
+        try:
+            names = sorted(entry.name for entry in path.iterdir())
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            raise Conflict(f"{path} is a file", hint="name a new directory") from None
+    foreign = [name for name in names if not _ours(name)]
+    if foreign and RUN not in names:
+        raise Conflict(f"{path} holds something else: {foreign[0]}", hint="name a new directory")
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """The system's errors as ours."""

@@ -21,8 +21,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(data: Path, run: Path) -> tuple[str, ...]:
-    return ("train", "mnist-cnn", "--data", str(data), "--run", str(run), "--epochs", "6")
+def command(data: Path, run: Path, epochs: int = 6) -> tuple[str, ...]:
+    return (
+        *("train", "mnist-cnn", "--data", str(data), "--run", str(run)),
+        *("--epochs", str(epochs)),
+    )
 
 
 def epochs(run: Path) -> list[dict[str, float]]:
@@ -72,12 +75,13 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
 def test_two_commands_do_not_train_in_one_run(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    long = (*command(data, run), "--epochs", "500")  # it is to last until it is interrupted
     with subprocess.Popen(
-        [*MILLRACE, *long], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [*MILLRACE, *command(data, run, 1000)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     ) as process:
         wait_until(lambda: (run / "run.json").exists(), 90, "it trains")
-        done = millrace(*long, env={})
+        done = millrace(*command(data, run, 1000), env={})
         assert done.returncode == 7, done.stderr
         assert "another process is training in" in done.stderr
         process.send_signal(signal.SIGINT)

@@ -41,7 +41,7 @@ def test_then_its_top_layers_learn_but_for_normalisation(model: Any) -> None:
 
 
 def test_training_moves_what_learns_and_nothing_else(tmp_path: Path) -> None:
-    folder = write_digit_folders(tmp_path, 60, side=32)
+    folder = write_digit_folders(tmp_path, range(60), side=32)
     recipe = fine_tuning(SMALL, Thaw(unfreeze=6), Asked(epochs=2, batch_size=16))
     data = load_data(folder, recipe.architecture)
     begun: list[Any] = []
@@ -106,7 +106,7 @@ def test_pictures_too_small_for_a_base_are_told() -> None:
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     """The trunk is a model within the model, and half of it does not learn."""
-    folder = write_digit_folders(tmp_path / "pictures", 60, side=32)
+    folder = write_digit_folders(tmp_path / "pictures", range(60), side=32)
     recipe = fine_tuning(SMALL, Thaw(unfreeze=6), Asked(epochs=2, batch_size=16))
     data = load_data(folder, recipe.architecture)
     batches = 0

@@ -18,7 +18,7 @@ from tests.unit.models.idx_files import write_digit_folders, write_pair
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A hundred digits, a folder for each."""
-    return write_digit_folders(tmp_path / "pictures", 100)
+    return write_digit_folders(tmp_path / "pictures", range(100))
 
 
 def test_a_run_ends_with_its_accuracy_and_a_bundle(

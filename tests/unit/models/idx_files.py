@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.support import write_png
+
+COUNT = 1797
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -45,12 +48,12 @@ def write_pair(folder: Path, name: str, count: int, *, side: int = 8, end: str =
     write_idx(folder / f"{name}-labels-idx1-ubyte{end}", labels)
 
 
-def write_digit_folders(folder: Path, count: int, *, side: int = 8, first: int = 0) -> Path:
-    """Digits as `folder/<digit>/<number>.png`, grey; those before `first` are left out."""
-    images, labels = digit_scans(count)
-    for number, (image, label) in enumerate(zip(enlarged(images, side), labels, strict=True)):
-        if number >= first:
-            write_png(folder / str(label) / f"{number:04d}.png", image)
+def write_digit_folders(folder: Path, numbers: Iterable[int], *, side: int = 8) -> Path:
+    """The digits of these numbers (0 to 1796) as `folder/<digit>/<number>.png`, grey."""
+    images, labels = digit_scans(COUNT)
+    images = enlarged(images, side)
+    for number in numbers:
+        write_png(folder / str(labels[number]) / f"{number:04d}.png", images[number])
     return folder
 
 

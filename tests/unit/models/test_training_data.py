@@ -61,7 +61,7 @@ def test_any_numbers_may_be_labels(tmp_path: Path) -> None:
 
 
 def test_without_idx_files_folders_are_classes(tmp_path: Path) -> None:
-    write_digit_folders(tmp_path, 100)
+    write_digit_folders(tmp_path, range(100))
     data = load_data(tmp_path, MNIST)
     assert data.classes == tuple("0123456789")
     assert data.seen.images.shape == (80, 28, 28, 1)
