@@ -63,6 +63,11 @@ def check_job(uri: str, status: dict[str, Any]) -> list[dict[str, Any]]:
     return outcomes
 
 
+AT_ONCE = 64
+"""Images that are predicted together: a slow model is also a large one, and fills the memory with
+a whole job's."""
+
+
 def check_predictions(
     bundle: Path,
     outcomes: list[dict[str, Any]],
@@ -79,8 +84,11 @@ def check_predictions(
     (name,) = call.structured_input_signature[1]
     batch = np.stack([pixels[outcome["key"]] for outcome in predicted])
     given = batch[..., np.newaxis].astype(np.float32) / 255
-    (expected,) = call(**{name: tf.constant(given)}).values()
-    for outcome, scores in zip(predicted, expected.numpy(), strict=True):
+    expected = list[Any]()
+    for at in range(0, len(given), AT_ONCE):
+        (scores,) = call(**{name: tf.constant(given[at : at + AT_ONCE])}).values()
+        expected.extend(scores.numpy())
+    for outcome, scores in zip(predicted, expected, strict=True):
         answered = {answer["index"]: answer["score"] for answer in outcome["predictions"]}
         found = [answered[index] for index in range(len(scores))]
         assert np.allclose(found, scores, atol=1e-5), outcome["key"]
