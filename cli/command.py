@@ -50,6 +50,14 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def refuse_silence(what: str, *, yes: bool, as_json: bool) -> None:
+    """Raise UsageError where there is nobody who could be asked whether to `what`."""
+    from millrace.core.errors import UsageError
+
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise UsageError(f"there is nobody to ask whether to {what}: add --yes")
+
+
 def confirm(question: str, *, otherwise: str) -> None:
     """Ask on the terminal. Without a yes, say what that comes to and exit as interrupted."""
     from millrace.core.errors import ExitCode

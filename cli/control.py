@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, confirm, print_json
+from millrace.cli.command import command, confirm, print_json, refuse_silence
 from millrace.cli.results import JobOrUrl, directory_of
 
 if TYPE_CHECKING:
@@ -133,11 +132,9 @@ def delete(
     as_json: o.AsJson = False,
 ) -> None:
     """Forget an ended job; its results stay unless --outputs is given."""
-    from millrace.core.errors import UsageError
     from millrace.producer import control
 
-    if not yes and (as_json or not sys.stdin.isatty()):
-        raise UsageError("there is nobody to ask whether to delete it: add --yes")
+    refuse_silence("delete it", yes=yes, as_json=as_json)
     services = o.services(redis_url)
     spec = control.deletable(services, job)
     if not yes:

@@ -166,16 +166,15 @@ def _as_json(exported: Exported) -> dict[str, Any]:
 
 def _show(exported: Exported) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    from millrace.cli.show import print_table
+    from millrace.cli.show import grid, print_table
 
     card = exported.card
     scale: str = card.normalisation.mode
     if scale == "custom":
         mean, divisor = card.normalisation.mean_and_scale()
         scale = ",".join(f"{number:g}" for number in (*mean, *divisor))
-    table = Table.grid(padding=(0, 2))
+    table = grid()
     for what, value in (
         ("model", f"{card.name}:{card.version}"),
         ("location", exported.location.uri),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from millrace.core.bundle import is_saved_model
+from millrace.core.bundle import SAVED_MODELS, is_saved_model
 from millrace.core.card import Normalisation
 from millrace.core.errors import ModelError, ModelNotFound, UsageError
 from millrace.export.facts import Facts
@@ -49,12 +49,12 @@ def find_source(
         _refuse(checkpoint, "--checkpoint", "a graph in a .pb or .pbtxt file")
         return _architecture(source, said, weights)
     _refuse(weights, "--weights", "an architecture by name")
-    if path.suffix in GRAPHS and path.name not in ("saved_model.pb", "saved_model.pbtxt"):
+    if path.suffix in GRAPHS and path.name not in SAVED_MODELS:
         return GraphSource(path, Path(checkpoint).expanduser() if checkpoint else None)
     _refuse(checkpoint, "--checkpoint", "a graph in a .pb or .pbtxt file")
     if path.suffix in KERAS_FILES:
         return KerasSource(load_keras(path))
-    if path.name in ("saved_model.pb", "saved_model.pbtxt"):
+    if path.name in SAVED_MODELS:
         path = path.parent
     if path.is_dir():
         if not is_saved_model(path):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, confirm, print_json
+from millrace.cli.command import command, confirm, print_json, refuse_silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,13 +97,11 @@ def rm(
     as_json: o.AsJson = False,
 ) -> None:
     """Remove one version of a model."""
-    from millrace.core.errors import UsageError
     from millrace.core.model_ref import ModelRef
     from millrace.export import transfer
 
     ref = ModelRef.parse(model)
-    if not yes and (as_json or not sys.stdin.isatty()):
-        raise UsageError("there is nobody to ask whether to remove it: add --yes")
+    refuse_silence("remove it", yes=yes, as_json=as_json)
     stores, repository = _repository(models)
     transfer.removable(ref, repository)
     if not yes:

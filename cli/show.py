@@ -180,9 +180,9 @@ def _duration(seconds: float) -> str:
 
 
 def grid() -> Table:
-    """Names and values, without lines."""
+    """Names, which stay whole, and values, without lines."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
 

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 
-from millrace.cli.show import print_table
+from millrace.cli.show import grid, print_table
 from millrace.core.bundle import compute_digest
 from millrace.core.sizes import shown_bytes
 
@@ -97,7 +96,7 @@ def _tensor_json(tensor: Tensor) -> dict[str, Any]:
 
 def show(found: Inspected) -> None:
     """For people."""
-    facts, table = found.facts, _grid()
+    facts, table = found.facts, grid()
     table.add_row("model", escape(str(facts.path)))
     form = "" if facts.form == "binary" else f", as {facts.form}"
     table.add_row("size", f"{shown_bytes(facts.bytes)} in {facts.files:,} files{form}")
@@ -105,18 +104,11 @@ def show(found: Inspected) -> None:
         table.add_row(name, text)
     print_table(table)
     for graph in facts.graphs:
-        table = _grid()
+        table = grid()
         for name, text in _graph_rows(graph, found):
             table.add_row(name, text)
         print()
         print_table(table)
-
-
-def _grid() -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
 
 
 def _intact(found: Inspected) -> bool | None:

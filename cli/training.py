@@ -21,7 +21,7 @@ from millrace.export import export_keras
 from millrace.export.facts import Facts
 from millrace.models.labelled import Dataset, check_holdout
 from millrace.models.recipes import Recipe
-from millrace.models.run_directory import RunDirectory, check_place, open_run
+from millrace.models.run_directory import RUN, RunDirectory, check_place, open_run
 from millrace.models.train import Trained, train
 from millrace.models.training import Watch
 from millrace.models.training_data import load_data, load_digits
@@ -107,7 +107,7 @@ def _check(asked: Training, settings: Settings) -> None:
     check_place(asked.run)
     if asked.holdout is not None:
         check_holdout(asked.holdout)
-    if asked.resume and not (asked.run / "run.json").is_file():
+    if asked.resume and not (asked.run / RUN).is_file():
         raise ObjectNotFound(f"{asked.run} holds no training run to go on with")
     if bundle.to is None:
         return

@@ -95,7 +95,8 @@ def _source(source: str | None, bundle: Bundle) -> Predict:
         from millrace.export.unfrozen import unfrozen_predict
 
         return unfrozen_predict(bundle)
-    from millrace.export.predict import keras_predict, load_keras
+    from millrace.export.keras_file import load_keras
+    from millrace.export.predict import keras_predict
 
     return keras_predict(load_keras(Path(source).expanduser()), bundle.card)
 

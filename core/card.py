@@ -18,6 +18,9 @@ from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 CARD_FILE = "assets.extra/millrace.json"
 LABELS_FILE = "assets.extra/labels.txt"
 
+DEFAULT_SIGNATURE = "serving_default"
+"""What TensorFlow and Keras call the only signature there is."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -167,6 +170,11 @@ class Card(_Frozen):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ModelError(f"{where}: {_first(error)}") from None
+
+
+def tensor_name(operation: str) -> str:
+    """`input_1` is the first output of the operation, `input_1:1` the second."""
+    return operation if ":" in operation else f"{operation}:0"
 
 
 def _first(error: ValidationError) -> str:

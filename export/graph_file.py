@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from millrace.core.card import DEFAULT_SIGNATURE
 from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import ModelError, ModelNotFound, UsageError
 from millrace.core.load_tensorflow import load_tensorflow
@@ -13,14 +14,13 @@ from millrace.core.storage import Location
 from millrace.export.bundle import Destination, export_source
 from millrace.export.checkpoint import checkpoint_prefix, restore
 from millrace.export.facts import Facts
+from millrace.export.inspect_graph import VARIABLES
 from millrace.export.predict import Check
 from millrace.export.session_graph import SessionGraph, by_operations
-from millrace.export.source import SIGNATURE, Source, Written, write_saved_model
+from millrace.export.source import Source, Written, write_saved_model
 
 TEXT = (".pbtxt", ".pbtext")
 SUFFIXES = (".pb", *TEXT)
-
-VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 
 
 def export_graph(
@@ -83,7 +83,7 @@ class GraphSource(Source):
             write_saved_model(tf, session, path, tags, model.source, model.target)
         return Written(
             tags=tags,
-            signature=SIGNATURE,
+            signature=DEFAULT_SIGNATURE,
             input_op=ends.source.removesuffix(":0"),
             output_op=ends.target.removesuffix(":0"),
             shape=(model.height, model.width, model.depth),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.core.bundle import SAVED_MODELS, is_saved_model
+from millrace.core.engine_errors import telling_line
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.export.inspect_graph import Operation, Parameters, Walk
@@ -92,7 +93,7 @@ def _parsed(path: Path) -> tuple[str, Any]:
         return "text", text_format.Parse(text.read_text(encoding="utf-8"), SavedModel())
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         file = binary if binary.is_file() else text
-        raise ModelError(f"{file} is damaged or cut short: {_line(error)}") from error
+        raise ModelError(f"{file} is damaged or cut short: {telling_line(error)}") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -132,7 +133,3 @@ def _tensor(tensors: Tensors, key: str, info: Any) -> Tensor:
 
     dtype = tensors.named(DataType.Name(info.dtype).removeprefix("DT_").lower())
     return Tensor(info.name, dtype, shape_of(info.tensor_shape), key)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

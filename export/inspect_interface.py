@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from millrace.core.card import Card
+from millrace.core.card import DEFAULT_SIGNATURE, Card
 from millrace.export.inspect_graph import source
 from millrace.export.inspect_tensors import Tensor, Tensors
 
-DEFAULT_SIGNATURE = "serving_default"
 OTHERS = 5
 """How many other operations are named that may be meant."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from millrace.core.card import Normalisation
+from millrace.core.card import DEFAULT_SIGNATURE, Normalisation
 from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import ModelError, UsageError
 from millrace.core.load_tensorflow import load_tensorflow
@@ -16,7 +16,7 @@ from millrace.export.bundle import Destination, export_source
 from millrace.export.facts import Facts
 from millrace.export.flat_graph import flatten
 from millrace.export.predict import Check, keras_raw
-from millrace.export.source import SIGNATURE, Source, Written, write_saved_model
+from millrace.export.source import Source, Written, write_saved_model
 
 INPUT_OP = "input_1"
 """What Keras called a model's first placeholder for years, and Go programs ask for."""
@@ -102,7 +102,7 @@ class KerasSource(Source):
                 write_saved_model(tf, session, path, tags, source, target)
         return Written(
             tags=tags,
-            signature=SIGNATURE,
+            signature=DEFAULT_SIGNATURE,
             input_op=flat.source,
             output_op=flat.target,
             shape=(height, width, depth),

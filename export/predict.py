@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Card
-from millrace.export.keras_file import load_keras
-
-__all__ = ["Check", "Predict", "Raw", "keras_predict", "load_keras", "pixels_predict"]
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 pixels [n, height, width, channels] in the card's channel order → scores [n, …]."""

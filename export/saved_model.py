@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.core.bundle import SAVED_MODEL, is_saved_model, read_bundle
-from millrace.core.card import CARD_FILE, LABELS_FILE
+from millrace.core.card import CARD_FILE, DEFAULT_SIGNATURE, LABELS_FILE
 from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
@@ -19,7 +19,7 @@ from millrace.export.bundle import Destination, export_source
 from millrace.export.facts import Facts
 from millrace.export.predict import Check
 from millrace.export.session_graph import Ends, SessionGraph, by_operations, by_signature, likely
-from millrace.export.source import SIGNATURE, Source, Written
+from millrace.export.source import Source, Written
 
 
 def export_saved_model(
@@ -110,8 +110,9 @@ class SavedModelSource(Source):
             return by_signature(meta, where, facts.signature)
         if facts.input_op is not None or facts.output_op is not None:
             return by_operations(graph, where, facts.input_op, facts.output_op)
-        if SIGNATURE in names or len(names) == 1:
-            return by_signature(meta, where, SIGNATURE if SIGNATURE in names else names[0])
+        if DEFAULT_SIGNATURE in names or len(names) == 1:
+            name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
+            return by_signature(meta, where, name)
         if names:
             raise ModelError(
                 f"{where} has {len(names)} signatures", hint=f"--signature {' or '.join(names)}"

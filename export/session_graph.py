@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from millrace.core.card import tensor_name
 from millrace.core.errors import ModelError
 from millrace.export.near import MOST, near
 
@@ -61,7 +62,7 @@ def likely(graph: Any) -> str:
 
 
 def _tensor(graph: Any, where: str, operation: str) -> str:
-    name = operation if ":" in operation else f"{operation}:0"
+    name = tensor_name(operation)
     try:
         graph.get_tensor_by_name(name)
     except (KeyError, ValueError):

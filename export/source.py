@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from millrace.core.card import DEFAULT_SIGNATURE
 from millrace.export.facts import Facts
 from millrace.export.predict import Raw
-
-SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,9 @@ def write_saved_model(
     )
     builder = saved.Builder(str(path))
     builder.add_meta_graph_and_variables(
-        session, list(tags), signature_def_map={SIGNATURE: signature}, strip_default_attrs=True
+        session,
+        list(tags),
+        signature_def_map={DEFAULT_SIGNATURE: signature},
+        strip_default_attrs=True,
     )
     builder.save()

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
-from millrace.core.card import Card
-from millrace.core.engine_errors import telling_line
-from millrace.core.errors import ModelError
+from millrace.core.engine_errors import as_model_errors
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.export.predict import Predict, pixels_predict
+from millrace.export.session_graph import SessionGraph, by_operations, by_signature
 
 
 def unfrozen_predict(bundle: Bundle) -> Predict:
@@ -24,41 +23,20 @@ def unfrozen_predict(bundle: Bundle) -> Predict:
 
     Raises MissingExtra, ModelError.
     """
-    tf = load_tensorflow()
-    where = bundle.path
-    graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph)
-    try:
-        with graph.as_default():
-            meta = tf.compat.v1.saved_model.load(session, list(bundle.card.tags), str(where))
-        source, target = map(graph.get_tensor_by_name, _tensors(bundle.card, meta))
-    except Exception as error:  # TensorFlow raises nearly anything
-        raise ModelError(f"{where} does not load: {telling_line(error)}") from error
-    size = source.shape[0] if source.shape.rank else None
+    tf, card, where = load_tensorflow(), bundle.card, str(bundle.path)
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with as_model_errors(f"{where} does not load"), session.graph.as_default():
+        meta = tf.compat.v1.saved_model.load(session, list(card.tags), where)
+        if card.signature is None:
+            ends = by_operations(session.graph, where, card.input_op, card.output_op)
+        elif card.signature not in meta.signature_def:
+            raise ValueError(f"it has no signature {card.signature!r}")
+        else:
+            ends = by_signature(meta, where, card.signature)
+        graph = SessionGraph(tf, session, ends, where)
 
     def raw(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        step = size or len(batch)
-        full = np.resize(batch, (-(-len(batch) // step) * step, *batch.shape[1:]))
-        try:
-            scores = [
-                session.run(target, {source: full[at : at + step]})
-                for at in range(0, len(full), step)
-            ]
-        except Exception as error:
-            raise ModelError(f"{where} does not run: {telling_line(error)}") from error
-        return np.concatenate(scores)[: len(batch)]
+        with as_model_errors(f"{where} does not run"):
+            return np.asarray(graph(batch))
 
-    return pixels_predict(raw, bundle.card, takes_bytes=source.dtype == tf.uint8)
-
-
-def _tensors(card: Card, meta: Any) -> tuple[str, str]:
-    """Names of the input and output tensors."""
-    if card.signature is not None:
-        signature = meta.signature_def[card.signature]
-        (given,), (answered,) = signature.inputs.values(), signature.outputs.values()
-        return given.name, answered.name
-    return _tensor(card.input_op or ""), _tensor(card.output_op or "")
-
-
-def _tensor(operation: str) -> str:
-    return operation if ":" in operation else f"{operation}:0"
+    return pixels_predict(raw, card, takes_bytes=graph.takes_bytes)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from millrace.core.load_tensorflow import load_tensorflow
+from millrace.models import imagenet
+from millrace.models.architecture import Architecture
 
 Operation = tuple[str, int]
 """What is done, and to which state: 0 is the cell's input, 1 the input of the cell before it,
@@ -38,6 +40,25 @@ class Size:
     cells: int
     filters: int
     stem: int
+
+
+def architecture(name: str, size: Size, *, side: int) -> Architecture:
+    """PNASNet-5 of a size, for square pictures."""
+
+    def sized(*, num_classes: int = imagenet.CLASSES) -> Any:
+        return make(name, size, side=side, num_classes=num_classes)
+
+    return Architecture(
+        name=name,
+        height=side,
+        width=side,
+        channels="RGB",
+        scale="tf",
+        classes=imagenet.CLASSES,
+        weights="Keras publishes none: train it, or give a weights file of this model.",
+        labels=imagenet.labels,
+        make=sized,
+    )
 
 
 def make(name: str, size: Size, *, side: int, num_classes: int) -> Any:

@@ -147,16 +147,9 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
     Raises Conflict if another process works on it or it holds something else, AccessDenied and
     StorageUnavailable.
     """
+    check_place(path)
     with _writing(path):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise Conflict(f"{path} is a file", hint="name a new directory") from None
-        foreign = sorted(entry.name for entry in path.iterdir() if not _ours(entry.name))
-        if foreign and not (path / RUN).exists():
-            raise Conflict(
-                f"{path} holds something else: {foreign[0]}", hint="name a new directory"
-            )
+        path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

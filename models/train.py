@@ -13,7 +13,7 @@ from millrace.core.load_tensorflow import load_tensorflow
 from millrace.models.events import EventFiles
 from millrace.models.labelled import Dataset
 from millrace.models.recipes import Recipe
-from millrace.models.run_directory import RunDirectory
+from millrace.models.run_directory import RUN, RunDirectory
 from millrace.models.training import Watch, fit
 from millrace.models.training_record import (
     DataSummary,
@@ -57,7 +57,7 @@ def train(
     run with other flags or on other data, BadData if it is damaged, and ModelError.
     """
     asked = _record(recipe, data, source, holdout)
-    if (run.path / "run.json").exists():
+    if (run.path / RUN).exists():
         refuse_another(run, asked)
     else:
         run.begin(asked)

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from millrace.core.bundle import Bundle
-from millrace.core.card import Channels
+from millrace.core.card import DEFAULT_SIGNATURE, Channels, tensor_name
 from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import ExitCode, MissingExtra, ModelError
 from millrace.core.saved_model_tags import tag_sets
 from millrace.worker.exits import fail
-from millrace.worker.predictor import BAKED_IN, Pixels, Predictor, Scores, tensor_name
+from millrace.worker.predictor import BAKED_IN, Pixels, Predictor, Scores
 from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
-DEFAULT_SIGNATURE = "serving_default"
 """The one signature that OpenVINO follows."""
 
 _TYPES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from millrace.core.card import Card, Channels, Normalisation, ResizeFilter, ResizeMethod
+from millrace.core.card import (
+    DEFAULT_SIGNATURE,
+    Card,
+    Channels,
+    Normalisation,
+    ResizeFilter,
+    ResizeMethod,
+)
 from millrace.core.errors import UsageError
 from millrace.core.settings import EnvironmentSettings
 from millrace.core.topology import MODEL_NAME_PATTERN
@@ -136,7 +143,7 @@ class WorkerOptions(CacheOptions):
                 "a SavedModel without a card needs its input size",
                 hint="for example --size 224x224",
             )
-        facts = {"signature": "serving_default"} if bundled is None else bundled.model_dump()
+        facts = {"signature": DEFAULT_SIGNATURE} if bundled is None else bundled.model_dump()
         return Card.make(**{**facts, **self.facts(), "name": self.name, "version": None})
 
     def facts(self) -> dict[str, object]:

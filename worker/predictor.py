@@ -24,11 +24,6 @@ ALIKE = 0.05
 """How far answers may lie apart for rounding, in bfloat16 too; of the largest."""
 
 
-def tensor_name(operation: str) -> str:
-    """`input_1` is the first output of the operation, `input_1:1` the second."""
-    return operation if ":" in operation else f"{operation}:0"
-
-
 class OutOfMemoryError(Exception):
     """The device has no room for this batch; a smaller one may do."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from millrace.core.bundle import Bundle
-from millrace.core.card import Channels
+from millrace.core.card import Channels, tensor_name
 from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
@@ -23,7 +23,6 @@ from millrace.worker.predictor import (
     Pixels,
     Predictor,
     Scores,
-    tensor_name,
 )
 from millrace.worker.tuning import GPU_HINT, PLAIN, EngineName, Precision, Tuning, gpus
 

@@ -12,7 +12,7 @@ import pytest
 
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
-from millrace.export.predict import load_keras
+from millrace.export.keras_file import load_keras
 
 
 @pytest.fixture(scope="module")
