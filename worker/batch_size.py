@@ -20,13 +20,17 @@ who wants them says so, and takes more chunks in hand."""
 BATCH_BYTES = 64 * MIB
 """Of pixels, as uint8: what a batch may hold whatever is fastest."""
 
-BUDGET_S = 0.8
+BUDGET_S = 1.0
 """Of predicting, to find the size: a worker is to start soon."""
 
 SET_UP_S = 1.5
 """Of setting things up for sizes, likewise."""
 
-TRIES = 3
+TRIES, SLOW_TRIES = 3, 2
+"""Of each size; the first sets it up. Slow predictions are not tried as often: they vary less, and
+the budget then reaches a size at which a slow model's batches pay."""
+
+SLOW_S = 0.05
 
 AS_FAST = 1.06
 """Of the sizes that are as fast as the fastest but for so much, the largest is taken: batches
@@ -58,21 +62,35 @@ def _fastest(predictor: Predictor) -> int:
     each: dict[int, float] = {}
     size, left, set_up = 1, BUDGET_S, SET_UP_S
     while size <= largest:
-        # The first prediction of a size sets things up.
-        tries = [_seconds(predictor, size) for _ in range(TRIES)]
-        took = [seconds for seconds in tries if seconds is not None]
-        if len(took) < len(tries):
+        took = _tries(predictor, size)
+        if not took:
             break
         each[size] = min(took) / size
-        left -= TRIES * min(took)
-        set_up -= sum(took) - TRIES * min(took)
+        left -= len(took) * min(took)
+        set_up -= sum(took) - len(took) * min(took)
         size *= 2
-        if set_up < 0 or left < TRIES * size * each[size // 2]:
+        expected = size * each[size // 2]
+        if set_up < 0 or left < _tries_of(expected) * expected:
             break
     best = min(each.values(), default=0.0)
     found = max((size for size in each if each[size] <= best * AS_FAST), default=1)
     log.info("found the batch size", batch_size=found)
     return found
+
+
+def _tries(predictor: Predictor, size: int) -> list[float]:
+    """What predictions of this size take, seconds; none if the batch does not fit in memory."""
+    took: list[float] = []
+    while not took or len(took) < _tries_of(min(took)):
+        seconds = _seconds(predictor, size)
+        if seconds is None:
+            return []
+        took.append(seconds)
+    return took
+
+
+def _tries_of(seconds: float) -> int:
+    return TRIES if seconds < SLOW_S else SLOW_TRIES
 
 
 def _seconds(predictor: Predictor, size: int) -> float | None:

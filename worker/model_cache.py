@@ -1,9 +1,9 @@
 """Bundles from storage on this machine's disk: fetched once, whole or not at all, and verified.
 
-An entry is named by the bundle's digest. Whoever starts holds the entry's lock while it looks,
-so that of several processes one fetches and the others wait; and each checks the digest of what
-it finds, for a disk may fill up, be tidied or go bad after a model was fetched. Hashing costs some
-milliseconds per ten megabytes, far less than loading them.
+An entry is named by the bundle's digest. Whoever starts shares the entry's lock while it looks, and
+has it alone while it fetches, so that of several processes one fetches and the others wait. Each
+checks the digest of what it finds, for a disk may fill up, be tidied or go bad after a model was
+fetched. Hashing costs some milliseconds per ten megabytes, far less than loading them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def cached_bundle(repository: Repository, stored: StoredBundle, cache: Path) -> 
     target = cache / "models" / identity.removeprefix("sha256:")
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{target}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.exists():
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):  # another one may fetch it between the two
+            fcntl.flock(lock, kind)
             if _is_intact(target, stored.card, stored.card.digest or _noted(target)):
                 return target
+        if target.exists():
             log.warning("a cached model is damaged; fetching it again", path=str(target))
             shutil.rmtree(target)
         _fetch(repository, stored, files, target)
