@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.tables import Workload
+
 HERE = Path(__file__).parent
 PEER_PYTHON = HERE / ".venv" / "bin" / "python"
 MILLRACE = (sys.executable, "-m", "millrace.cli.main")
@@ -18,8 +20,9 @@ CORES = os.cpu_count() or 1
 Resize = Literal["filtered", "sampled"]
 """How a contender shrinks pictures: looking at every pixel, or at the nearest few."""
 
-CHUNK = {"small": 128, "large": 32}
-"""Images per chunk; of 12-megapixel ones, 128 would be seconds of work in one hand."""
+CHUNK, SLOW_CHUNK = 128, 32
+"""Images per chunk. Of 12-megapixel ones, or with a slow model, 128 would be many seconds of work
+in one hand, for which everyone else has to wait in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,7 @@ class Work:
     model: Path
     images: str
     out: Path
-    inputs: str
-    """What the images are: small, large or own."""
+    workload: Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Millrace:
     def _arguments(self, work: Work) -> list[str]:
         return [
             *("run", work.images, "--model", str(work.model), "--out", str(work.out)),
-            *("--job-id", "bench", "--chunk-size", str(CHUNK.get(work.inputs, 128)), "--json"),
+            *("--job-id", "bench", "--chunk-size", str(_chunk_size(work.workload)), "--json"),
             *("--processes", str(self.processes), "--threads", "1"),
             *("--engine", self.engine, "--precision", self.precision, *self.flags),
         ]
@@ -82,7 +84,7 @@ class Peer:
     def command(self, work: Work) -> list[str]:
         """What to run; it prints {"images", "seconds"} as its last line."""
         options = ("--model", str(work.model), "--images", work.images, "--out", str(work.out))
-        flags = self.best.get(work.inputs, "").split()
+        flags = self.best.get(work.workload.inputs, "").split()
         return [str(PEER_PYTHON), str(HERE / "peers" / self.script), *options, *flags]
 
     def shown(self, work: Work) -> str:
@@ -106,6 +108,11 @@ CONTENDERS: tuple[Contender, ...] = (
     Peer("ray-data", "ray_data.py"),
     Peer("daft", "daft_udf.py"),
 )
+
+
+def _chunk_size(workload: Workload) -> int:
+    slow = workload.inputs == "large" or workload.model == "resnet50"
+    return SLOW_CHUNK if slow else CHUNK
 
 
 def chosen(names: Sequence[str]) -> tuple[Contender, ...]:

@@ -50,7 +50,7 @@ def run(contender: Contender, course: Course, images: int, latency_ms: float = 0
             course.bundle,
             source,
             out if isinstance(contender, Millrace) else answers_at,
-            course.workload.inputs,
+            course.workload,
         )
         begun = time.perf_counter()
         said = _run(contender.command(work), services.environment(given))

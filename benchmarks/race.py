@@ -35,7 +35,7 @@ class Entrant:
 
     def row(self) -> Row:
         """Its results; an entrant that failed once has none."""
-        work = Work(Path("MODEL"), "IMAGES", Path("OUT"), self.course.workload.inputs)
+        work = Work(Path("MODEL"), "IMAGES", Path("OUT"), self.course.workload)
         return Row(
             name=self.name,
             peer=not isinstance(self.contender, Millrace),
