@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ def agreement(top_classes: Mapping[str, int], images: int, reference: Sequence[i
     """The share of images whose top class is the reference's.
 
     `top_classes` maps the file name to the class. Raises Cheated unless it holds every one of
-    the `images` and most of them agree.
+    the `images`, nothing else, and most of them agree.
     """
     wanted = {f"{number:06d}.jpg" for number in range(images)}
+    if unknown := top_classes.keys() - wanted:
+        raise Cheated(f"it predicted {min(unknown)}, which it was not given")
     if top_classes.keys() != wanted:
-        raise Cheated(f"{len(wanted & top_classes.keys())} predictions for {images} images")
+        raise Cheated(f"{len(top_classes)} predictions for {images} images")
     agreed = sum(
         top == reference[picture_of(name, len(reference))] for name, top in top_classes.items()
     )
@@ -37,13 +39,17 @@ def agreement(top_classes: Mapping[str, int], images: int, reference: Sequence[i
 
 
 def millrace_answers(job_directory: Path) -> dict[str, int]:
-    """File name → top class, of a job's outcome lines. Raises Cheated for an error line."""
-    answers = {}
-    for row in _rows(sorted(job_directory.glob("results/*/*.jsonl"))):
+    """File name → top class, of a job's outcome lines.
+
+    Raises Cheated for an error line, or if an image was answered twice.
+    """
+
+    def top(row: dict[str, Any]) -> int:
         if "predictions" not in row:
             raise Cheated(f"an error line: {row}")
-        answers[Path(row["key"]).name] = int(row["predictions"][0]["index"])
-    return answers
+        return int(row["predictions"][0]["index"])
+
+    return _answers(sorted(job_directory.glob("results/*/*.jsonl")), top)
 
 
 def peer_answers(output: Path) -> dict[str, int]:
@@ -52,12 +58,16 @@ def peer_answers(output: Path) -> dict[str, int]:
     Raises Cheated if an image was answered twice.
     """
     files = sorted(output.rglob("*.json")) if output.is_dir() else [output]
+    return _answers([file for file in files if file.exists()], lambda row: int(row["indices"][0]))
+
+
+def _answers(files: Sequence[Path], top: Callable[[dict[str, Any]], int]) -> dict[str, int]:
     answers: dict[str, int] = {}
     for row in _rows(files):
         name = Path(row["key"]).name
         if name in answers:
             raise Cheated(f"{name} was answered twice")
-        answers[name] = int(row["indices"][0])
+        answers[name] = top(row)
     return answers
 
 

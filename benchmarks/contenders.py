@@ -93,7 +93,7 @@ class Peer:
 
     def missing(self) -> str | None:
         """Why it cannot take part, if it cannot."""
-        return None if PEER_PYTHON.exists() else f"there is no {PEER_PYTHON.parent.parent}"
+        return None if PEER_PYTHON.exists() else "benchmarks/.venv is not made"
 
 
 Contender = Millrace | Peer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.command import run_json
 from benchmarks.contenders import HERE, Resize
 from benchmarks.inputs import KINDS, jpegs, write_set
 from benchmarks.tables import Workload
@@ -34,19 +35,26 @@ class Course:
 
 
 def lay_out(workload: Workload, own: Path | None) -> Course:
-    """Make what is not there yet. `own` is the directory of the inputs called `own`."""
+    """Make what is not there yet. `own` is the directory of the inputs called `own`.
+
+    Raises ValueError if there are none; Failed if the model is not made.
+    """
     if workload.inputs == "own":
         if own is None:
             raise ValueError("inputs of your own need --pictures DIR")
-        pictures = jpegs(own)
+        pictures = copied(jpegs(own), WORK / "pictures" / "own")
+        if not pictures:
+            raise ValueError(f"{own} holds no JPEGs")
     else:
         pictures = write_set(KINDS[workload.inputs], WORK / "pictures" / workload.inputs)
     # A process of its own, for TensorFlow would stay in this one and take its memory.
     command = [sys.executable, "-m", "benchmarks.models", workload.model, str(WORK / "models")]
-    done = subprocess.run(
-        [*command, *map(str, pictures)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"the model was not made: {done.stderr.strip()[-500:]}")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    answer = run_json([*command, *map(str, pictures)], os.environ)
     return Course(workload, Path(answer["bundle"]), pictures, answer["top"], WORK)
+
+
+def copied(pictures: Sequence[Path], directory: Path) -> list[Path]:
+    """The pictures where they can be linked to: links do not reach another file system."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return [Path(shutil.copy(picture, directory)) for picture in pictures]

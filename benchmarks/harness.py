@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 from benchmarks import services
 from benchmarks.check import agreement, millrace_answers, peer_answers
+from benchmarks.command import run_json
 from benchmarks.contenders import Contender, Millrace, Work
 from benchmarks.course import Course
 from benchmarks.inputs import link_many
@@ -25,24 +21,36 @@ STEP = 64
 """Numbers of images are multiples of it."""
 
 
-class Failed(Exception):
-    """A contender ended in an error; its last words."""
-
-
 def run(contender: Contender, course: Course, images: int, latency_ms: float = 0) -> Sample:
     """Run a contender on `images` files. Raises Failed, Cheated."""
-    name = f"{course.workload.inputs}-{images}"
-    link_many(course.pictures, images, course.directory / BUCKET / name)
+    files = course.directory / BUCKET / f"{course.workload.inputs}-{images}"
     out = course.directory / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
+    link_many(course.pictures, images, files)
+    try:
+        return _sample(contender, course, images, files, out, latency_ms)
+    finally:
+        for scratch in (files, out):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def images_for(rate: float, seconds: float) -> int:
+    """As many images as take about that long, at least a few batches."""
+    return max(1, round(rate * seconds / STEP)) * STEP
+
+
+def _sample(
+    contender: Contender, course: Course, images: int, files: Path, out: Path, latency_ms: float
+) -> Sample:
+    """What a run on these files gave; afterwards nothing runs any more."""
     with ExitStack() as stack:
         given: dict[str, str] = {}
         if not isinstance(contender, Millrace):
             given |= stack.enter_context(services.redis())
-        source, stop_store = str(course.directory / BUCKET / name), None
+        source, stop_store = str(files), None
         if course.workload.storage == "s3":
-            source = f"s3://{BUCKET}/{name}"
+            source = f"s3://{BUCKET}/{files.name}"
             clients, stop_store = stack.enter_context(services.store(course.directory, latency_ms))
             given |= clients
         answers_at = out / ("bench" if isinstance(contender, Millrace) else "answers")
@@ -53,7 +61,7 @@ def run(contender: Contender, course: Course, images: int, latency_ms: float = 0
             course.workload,
         )
         begun = time.perf_counter()
-        said = _run(contender.command(work), services.environment(given))
+        said = run_json(contender.command(work), services.environment(given), LONGEST_S)
         wall_s = time.perf_counter() - begun
         store_cpu_s = None if stop_store is None else stop_store()
     if isinstance(contender, Millrace):
@@ -63,41 +71,6 @@ def run(contender: Contender, course: Course, images: int, latency_ms: float = 0
         seconds = said["seconds"]
         answers = peer_answers(answers_at)
     share = agreement(answers, images, course.reference[contender.resize])
-    shutil.rmtree(course.directory / BUCKET / name)
-    shutil.rmtree(out)
     return Sample(
         images=images, seconds=seconds, wall_s=wall_s, agreement=share, store_cpu_s=store_cpu_s
     )
-
-
-def images_for(rate: float, seconds: float) -> int:
-    """As many images as take about that long, at least a few batches."""
-    return max(1, round(rate * seconds / STEP)) * STEP
-
-
-def _run(command: Sequence[str], environment: dict[str, str]) -> Any:
-    """The JSON a command prints last. Raises Failed."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that all it started can be ended with it
-    )
-    try:
-        said, complaint = process.communicate(timeout=LONGEST_S)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"not done within {LONGEST_S} s") from None
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode:
-        raise Failed(_last_line(complaint) or f"exit code {process.returncode}")
-    # millrace prints its status over several lines, peers one line at the end.
-    return json.loads(said if said.lstrip().startswith("{") else said.strip().splitlines()[-1])
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,14 +20,22 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import Failed, run_json
 from benchmarks.contenders import CORES
+from benchmarks.inputs import jpegs
+from benchmarks.services import environment
 from benchmarks.tables import Cost
 
 BATCHES = (4, 16, 32)
 """The cheapest of them counts."""
 
+PICTURES = 64
+"""At most so many are decoded, in turn."""
+
 LOOP_S = 1.5
 """How long each bare loop runs."""
+
+LONGEST_S = 300
 
 
 class NotMeasured(Exception):
@@ -37,23 +43,17 @@ class NotMeasured(Exception):
 
 
 def measure(model: Path, images: Path, engine: str, precision: str) -> Cost:
-    """Run this module as a process of its own. Raises NotMeasured with its last line."""
+    """Run this module as a process of its own, in the environment that contenders get.
+
+    Raises NotMeasured with its last line.
+    """
     command = [sys.executable, "-m", "benchmarks.limit", "--model", str(model)]
     command += ["--images", str(images), "--engine", engine, "--precision", precision]
+    command += ["--seconds", str(LOOP_S)]
     try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NotMeasured("the bare loop did not end") from error
-    if done.returncode:
-        raise NotMeasured((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
-    return Cost.model_validate_json(done.stdout.strip().splitlines()[-1])
+        return Cost.model_validate(run_json(command, environment(), LONGEST_S))
+    except Failed as error:
+        raise NotMeasured(str(error)) from error
 
 
 def open_session(model: Path, engine: str, precision: str) -> Any:
@@ -71,9 +71,9 @@ def open_session(model: Path, engine: str, precision: str) -> Any:
 
 
 def cpu_per_turn(turn: Callable[[], object], seconds: float) -> float:
-    """CPU seconds of one call, over as many as fit in some seconds."""
+    """CPU seconds of one call, over as many as fit in some seconds, and at least one."""
     begun, used, turns = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - begun < seconds:
+    while not turns or time.perf_counter() - begun < seconds:
         turn()
         turns += 1
     return (time.process_time() - used) / turns
@@ -84,8 +84,8 @@ def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> Non
     try:
         answers.put(_measured(asked, together))
     except Exception as error:  # whoever waits for the answer would wait for ever
-        together.abort()
         answers.put(f"{type(error).__name__}: {error}")
+        together.abort()  # after the reason, or the others' broken barrier would be told instead
 
 
 def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, floa
     session = open_session(asked.model, asked.engine, asked.precision)
     card = read_bundle(asked.model).card
     decoder = ImageDecoder(card, max_pixels=MAX_PIXELS, exact=asked.exact_decode)
-    pictures = [path.read_bytes() for path in sorted(asked.images.iterdir())[:64]]
+    pictures = [path.read_bytes() for path in jpegs(asked.images)[:PICTURES]]
     number = 0
 
     def decode() -> None:
@@ -108,14 +108,14 @@ def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, floa
 
     decode()
     together.wait()
-    decode_s = cpu_per_turn(decode, LOOP_S)
+    decode_s = cpu_per_turn(decode, asked.seconds)
     shape = (max(BATCHES), *session.input_shape)
     pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     predict_s = []
     for batch in BATCHES:
         session.predict(pixels[:batch])
         together.wait()
-        spent = cpu_per_turn(lambda batch=batch: session.predict(pixels[:batch]), LOOP_S)  # type: ignore[misc]
+        spent = cpu_per_turn(lambda batch=batch: session.predict(pixels[:batch]), asked.seconds)  # type: ignore[misc]
         predict_s.append(spent / batch)
     return decode_s, min(predict_s)
 
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--engine", default="tensorflow")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--exact-decode", action="store_true")
+    parser.add_argument("--seconds", type=float, default=LOOP_S, help="of each bare loop")
     asked = parser.parse_args()
     fresh = multiprocessing.get_context("spawn")
     together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()

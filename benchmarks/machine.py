@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.contenders import CORES, PEER_PYTHON
-from benchmarks.tables import Machine
+from benchmarks.contenders import CORES, HERE, PEER_PYTHON
+from benchmarks.report import REPORT
+from benchmarks.tables import STORED, Machine
 
 OURS = ("millrace", "tensorflow", "openvino", "pillow", "numpy", "obstore", "celery")
 PEERS = ("celery", "tensorflow", "ray", "daft", "pillow", "numpy", "pyarrow")
@@ -50,12 +51,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str:
-    """The commit measured, with `+` if files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+def commit(root: Path = HERE.parent) -> str:
+    """The commit measured, with `+` if files differ from it.
+
+    The results themselves may: a run writes them after each of its tables.
+    """
+    name = _git(root, "describe", "--always", "--exclude=*")
+    written = (f":(exclude)benchmarks/{file.name}" for file in (STORED, REPORT))
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    return f"{name}+" if changed else name or "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What it prints, and nothing where it fails or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", root, *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import harness, limit
 from benchmarks.check import Cheated
+from benchmarks.command import Failed
 from benchmarks.contenders import CORES, Contender, Millrace, Work
 from benchmarks.course import Course
 from benchmarks.tables import Cost, Row, Sample
@@ -83,7 +84,7 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
     images = harness.images_for(expected, seconds)
     try:
         sample = harness.run(contender, entrant.course, images, entrant.latency_ms)
-    except (harness.Failed, Cheated) as error:
+    except (Failed, Cheated) as error:
         _drop(entrant, str(error))
         return
     entrant.samples.append(sample.model_copy(update={"cost": cost}))

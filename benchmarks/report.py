@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.tables import STORED, Cost, Results, Row, Table
 
@@ -43,10 +44,11 @@ def markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def write(results: Results) -> None:
+def write(results: Results, directory: Path = STORED.parent) -> None:
     """Keep the results, and their report beside them."""
-    STORED.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    REPORT.write_text(markdown(results), encoding="utf-8")
+    stored = results.model_dump_json(indent=1) + "\n"
+    (directory / STORED.name).write_text(stored, encoding="utf-8")
+    (directory / REPORT.name).write_text(markdown(results), encoding="utf-8")
 
 
 def table_markdown(table: Table, cores: int) -> str:
@@ -143,7 +145,7 @@ def _rate(row: Row) -> str:
 
 def _limit(table: Table, row: Row, cores: int) -> str:
     limit = row.limit(cores)
-    return "" if limit is None else f"{limit:.1f} ({_times(table.most(row, cores))})"
+    return "" if limit is None else f"{limit:.1f} ({_times(table.ratio_at_limit(row, cores))})"
 
 
 def _times(value: float | None) -> str:

@@ -33,10 +33,10 @@ DEFAULT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     rounds, seconds = (1, 3.0) if asked.quick else (asked.rounds, asked.seconds)
     load(this_machine(), versions())  # what cannot be added to must show before the race
-    for workload in _workloads(asked):
+    for workload in workloads(asked):
         say(f"{workload.name}: pictures and model")
         course = lay_out(workload, asked.pictures)
         table = _table(chosen(asked.only), course, rounds, seconds)
@@ -54,7 +54,8 @@ def _table(contenders: Sequence[Contender], course: Course, rounds: int, seconds
     )
 
 
-def _workloads(asked: argparse.Namespace) -> tuple[Workload, ...]:
+def workloads(asked: argparse.Namespace) -> tuple[Workload, ...]:
+    """The tables to make, one for each."""
     inputs = ["own"] if asked.pictures else asked.inputs
     if not (asked.quick or asked.models or inputs or asked.storage):
         return DEFAULT
@@ -64,21 +65,21 @@ def _workloads(asked: argparse.Namespace) -> tuple[Workload, ...]:
     return tuple(Workload(model=m, inputs=i, storage=s) for m, i, s in crossed)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="make bench", description=__doc__)
 
     def several(flag: str, among: Sequence[str], told: str | None = None) -> None:
-        parser.add_argument(flag, nargs="+", choices=list(among), default=[], help=told)
+        made.add_argument(flag, nargs="+", choices=list(among), default=[], help=told)
 
-    parser.add_argument("--quick", action="store_true", help="one short round, not recorded")
+    made.add_argument("--quick", action="store_true", help="one short round, not recorded")
     several("--only", [one.name for one in CONTENDERS], "just these, not recorded")
     several("--models", list(ARCHITECTURES))
     several("--inputs", list(KINDS))
     several("--storage", ["disk", "s3"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=12, help="about how long a run takes")
-    parser.add_argument("--pictures", type=Path, help="a directory of JPEGs instead of ours")
-    return parser
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--seconds", type=float, default=12, help="about how long a run takes")
+    made.add_argument("--pictures", type=Path, help="a directory of JPEGs instead of ours")
+    return made
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from benchmarks.contenders import CORES, Millrace
-from benchmarks.course import lay_out
+from benchmarks.course import Course, lay_out
 from benchmarks.inputs import KINDS
 from benchmarks.machine import commit, this_machine, versions
 from benchmarks.models import ARCHITECTURES
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load(this_machine(), versions())  # what cannot be added to must show before the race
     workload = Workload(model=asked.model, inputs=asked.inputs, storage="disk")
     say(f"{workload.name}: pictures and model")
-    rows = race(_entrants(workload, tuple(asked.flags.split())), rounds, seconds)
+    disk = lay_out(workload, None)
+    rows = race(entrants(disk, tuple(asked.flags.split())), rounds, seconds)
     table = Table(workload=workload, rows=rows, measured_at=datetime.now(UTC), commit=commit())
     print(scale_markdown(table))
     if not asked.quick:
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _entrants(workload: Workload, flags: tuple[str, ...]) -> list[Entrant]:
-    disk = lay_out(workload, None)
+def entrants(disk: Course, flags: tuple[str, ...]) -> list[Entrant]:
+    """Who races on the files of `disk`: each but the first is compared with one before it."""
     s3 = disk.with_storage("s3")
     one = Millrace("1 process", flags, processes=1)
     most = Millrace(f"{CORES} processes", flags)

@@ -136,7 +136,7 @@ class Table(Value):
         pairs = zip(row.samples, base.samples, strict=True)
         return median(sample.rate / other.rate for sample, other in pairs)
 
-    def most(self, row: Row, cores: int) -> float | None:
+    def ratio_at_limit(self, row: Row, cores: int) -> float | None:
         """The ratio to the best peer that the row would have at its limit."""
         return self._beside_best(row.limit(cores))
 

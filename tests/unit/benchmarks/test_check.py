@@ -27,6 +27,11 @@ def test_a_missing_image_is_found() -> None:
         agreement(answers(7, 8, 7), 4, REFERENCE)
 
 
+def test_an_image_that_was_not_given_is_found() -> None:
+    with pytest.raises(Cheated, match=r"^it predicted 000002\.jpg, which it was not given$"):
+        agreement(answers(7, 8, 7), 2, REFERENCE)
+
+
 def test_other_answers_are_found() -> None:
     with pytest.raises(Cheated, match=r"only 50.0%"):
         agreement(answers(7, 7), 2, REFERENCE)
@@ -41,6 +46,9 @@ def test_millraces_outcome_lines_are_read(tmp_path: Path) -> None:
     (part / "chunk-0000001.jsonl").write_text(json.dumps({"key": "b", "error": {}}) + "\n")
     with pytest.raises(Cheated, match="error line"):
         millrace_answers(tmp_path)
+    (part / "chunk-0000001.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(Cheated, match="answered twice"):
+        millrace_answers(tmp_path)
 
 
 def test_a_peers_file_or_directory_of_files_is_read(tmp_path: Path) -> None:
@@ -52,3 +60,4 @@ def test_a_peers_file_or_directory_of_files_is_read(tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text(second)
     with pytest.raises(Cheated, match="answered twice"):
         peer_answers(tmp_path)
+    assert peer_answers(tmp_path / "none.json") == {}
