@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
@@ -24,11 +24,20 @@ def budget() -> ByteBudget:
 
 
 @pytest.fixture
-def take(budget: ByteBudget) -> Iterator[Take]:
-    """Takes in a thread of its own."""
-    with ThreadPoolExecutor(4) as threads:
-        yield lambda size: threads.submit(budget.take, size)
-        budget.give_back(100 * LIMIT)  # to whoever still waits because a test failed
+def take(budget: ByteBudget) -> Take:
+    """Takes in a thread of its own; if it waits for ever, nothing waits for it."""
+
+    def start(size: int) -> Future[None]:
+        taken = Future[None]()
+
+        def run() -> None:
+            budget.take(size)
+            taken.set_result(None)
+
+        threading.Thread(target=run, daemon=True).start()
+        return taken
+
+    return start
 
 
 def passes(taken: Future[None]) -> bool:
