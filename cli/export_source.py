@@ -16,12 +16,10 @@ from millrace.export.keras_bundle import KerasSource
 from millrace.export.keras_file import SUFFIXES as KERAS_FILES
 from millrace.export.keras_file import load_keras
 from millrace.export.saved_model import SavedModelSource
-from millrace.models import architecture, architectures, build, imagenet
+from millrace.models import IMAGENET, RANDOM, architecture, architectures, build, imagenet
 
 if TYPE_CHECKING:
     from millrace.export.source import Source
-
-RANDOM, PUBLISHED = "none", "imagenet"
 
 
 def default_name(source: str) -> str | None:
@@ -29,7 +27,7 @@ def default_name(source: str) -> str | None:
     path = Path(source).expanduser()
     if source in architectures():
         return source
-    if path.name == "saved_model.pb":
+    if path.name in SAVED_MODELS:
         path = path.parent
     if path.name.isdecimal() and path.is_dir():
         return path.resolve().parent.name
@@ -81,10 +79,7 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
             hint="--weights FILE, imagenet (published ones) or none (random)",
         )
     known = architecture(name)
-    published = weights == PUBLISHED
-    # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
-    own = published or known.labels is not imagenet.labels
-    labels = tuple(known.labels()) if own and said.labels is None else None
+    published = weights == IMAGENET
     classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
     given = None if weights == RANDOM else weights
     if given is not None and not published:
@@ -93,6 +88,9 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
             raise ModelNotFound(f"there is no weights file {given}")
         given = str(file)
     model = build(name, num_classes=classes, weights=given)
+    # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
+    own = published or known.labels is not imagenet.labels
+    labels = tuple(known.labels()) if own and said.labels is None else None
     return KerasSource(
         model,
         Facts(

@@ -26,12 +26,13 @@ AT_ONCE = 8
 
 
 def refuse_disagreement(bundle: Bundle, predict: Predict) -> None:
-    """Raise ModelError if a worker would answer other than the source model does."""
+    """Raise ModelError if a worker would answer other than the source model does, or both would
+    answer what is no number: then each image would be an error."""
     from millrace.export.pictures import pictures
 
     card = bundle.card
     pixels = pictures(IMAGES, card.height, card.width, card.channels.depth)
-    agreement = compare_with(bundle, predict, pixels)
+    agreement = compare_with(bundle, _of_numbers(predict, card.name), pixels)
     if not agreement.ok:
         raise ModelError(
             f"{card.name}: the bundle does not answer as the model it was made of: {agreement}",
@@ -52,6 +53,22 @@ def compare_with(bundle: Bundle, predict: Predict, pixels: Pixels) -> Agreement:
     theirs = _in_steps(predict, in_order)
     session = Session(bundle, Tuning(engine=EngineName.TENSORFLOW, device="cpu"))
     return compare(_in_steps(session.predict, pixels), theirs)
+
+
+def _of_numbers(predict: Predict, name: str) -> Predict:
+    """The same answers. Raises ModelError for NaN and infinity."""
+    import numpy as np
+
+    def answers(pixels: Pixels) -> Scores:
+        scores = predict(pixels)
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                f"{name} answers NaN or infinity",
+                hint="look at its weights and the scale of its input; nothing was published",
+            )
+        return scores
+
+    return answers
 
 
 def _in_steps(predict: Callable[[Pixels], Scores], pixels: Pixels) -> Scores:

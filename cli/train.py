@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, print_json
+from millrace.cli.command import command, on_command_line, print_json
 
 FINE_TUNE = "fine-tune"
 OF_FINE_TUNING = ("base", "weights", "size", "unfreeze", "frozen_epochs")
@@ -159,8 +159,7 @@ def _check(ctx: typer.Context, recipe: str, data: str | None, learning_rate: flo
     if learning_rate is not None and not 0 < learning_rate < 1000:
         raise UsageError(f"--learning-rate is a number above 0, not {learning_rate:g}")
     for name in OF_FINE_TUNING if recipe != FINE_TUNE else ():
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if on_command_line(ctx, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} goes with {FINE_TUNE}, not with {recipe}")
 

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODELS, parse_labels
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import ModelError, ModelNotFound, ObjectNotFound, StorageUnavailable
+from millrace.core.errors import (
+    ModelError,
+    ModelNotFound,
+    ObjectNotFound,
+    StorageUnavailable,
+    UsageError,
+)
 from millrace.core.model_ref import ModelRef
 from millrace.core.sizes import MAX_CARD_BYTES, MAX_LABELS_BYTES
 from millrace.core.storage import Location, ObjectInfo, Stores
@@ -49,6 +55,9 @@ class Repository:
     """Finds bundles. Raises the store's errors, ModelNotFound and ModelError."""
 
     def __init__(self, stores: Stores, location: Location) -> None:
+        """Raises UsageError: in a bucket `..` is a name like any other, and nobody means it."""
+        if any(part in (".", "..") for part in location.prefix.split("/")):
+            raise UsageError(f"{location}: a repository's name holds no '.' or '..'")
         self.location = location
         self._store = stores.open(location)
         self._stores = stores
@@ -86,10 +95,11 @@ class Repository:
         """The bundle's objects."""
         return self._stores.open(bundle.location).list(bundle.location.prefix)
 
-    def shelves(self) -> list[Shelved]:
-        """Every version's place that holds anything a model is made of, by name and version."""
+    def shelves(self, name: str = "") -> list[Shelved]:
+        """Every version's place that holds anything a model is made of, by name and version; of
+        one model alone if it is named."""
         found: dict[tuple[str, str], Shelved] = {}
-        for path, item in self._listed(""):
+        for path, item in self._listed(f"{name}/" if name else ""):
             if len(path) >= 3 and _names_a_bundle(path):
                 shelf = found.setdefault((path[0], path[1]), Shelved(path[0], path[1]))
                 shelf.files.append(item._replace(key="/".join(path[2:])))

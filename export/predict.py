@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Card
+from millrace.core.engine_errors import as_model_errors
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 pixels [n, height, width, channels] in the card's channel order → scores [n, …]."""
@@ -24,9 +25,18 @@ AT_ONCE = 16
 
 
 def keras_predict(model: Any, card: Card) -> Predict:
-    """A Keras model's answers, normalised as the card says."""
-    takes_bytes = str(model.inputs[0].dtype) == "uint8"
-    return pixels_predict(keras_raw(model), card, takes_bytes=takes_bytes)
+    """A Keras model's answers, normalised as the card says. Raises ModelError if it is one of
+    other inputs than the card's."""
+    refused = f"{model.name} does not take what {card.name} takes"
+    with as_model_errors(refused):
+        takes_bytes = str(model.inputs[0].dtype) == "uint8"
+    ask = keras_raw(model)
+
+    def raw(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        with as_model_errors(refused):
+            return ask(batch)
+
+    return pixels_predict(raw, card, takes_bytes=takes_bytes)
 
 
 def keras_raw(model: Any) -> Raw:

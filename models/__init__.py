@@ -16,7 +16,8 @@ from typing import Any
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.models.architecture import Architecture
 
-IMAGENET = "imagenet"
+IMAGENET, RANDOM = "imagenet", "none"
+"""Weights that are no file, as commands take them."""
 
 _MODULES = {
     name: f"millrace.models.{name}"
