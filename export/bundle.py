@@ -19,7 +19,7 @@ from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export.facts import Facts
 from millrace.export.predict import Check, pixels_predict
-from millrace.export.publish import publish
+from millrace.export.publish import publish, refuse_standing
 from millrace.export.source import Source, Written
 
 TRIES = 5
@@ -56,9 +56,11 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
     """
     facts = said.over(source.facts)
     facts.check()
-    repository = _repository(destination.repository)
     stores = Stores(destination.settings or Settings.load())
-    home = repository.child(facts.name or "")
+    repository = Repository(stores, Location.parse(destination.repository))
+    home = repository.location.child(facts.name or "")
+    if facts.version is not None and not destination.force:
+        refuse_standing(stores, home.child(facts.version))  # before anything slow
     with tempfile.TemporaryDirectory(prefix="millrace-export-") as scratch:
         path = Path(scratch) / "bundle"
         written = source.write(path, facts)
@@ -69,7 +71,7 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
         (path / LABELS_FILE).parent.mkdir(exist_ok=True)
         if labels:
             (path / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        number = facts.version or _next(stores, repository, facts.name or "")
+        number = facts.version or _next(repository, facts.name or "")
         bundle = _carded(path, card, number, labels)
         if destination.check is not None:
             predict = pixels_predict(written.raw, bundle.card, takes_bytes=written.takes_bytes)
@@ -84,14 +86,6 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
                 number = str(int(number) + 1)
                 bundle = _carded(path, card, number, labels)
     return Exported(home.child(number), bundle.card, labels, written.input_op, written.output_op)
-
-
-def _repository(text: str) -> Location:
-    """Where it lies. In a bucket `..` is a name like any other, and nobody means it."""
-    location = Location.parse(text)
-    if any(part in (".", "..") for part in location.prefix.split("/")):
-        raise UsageError(f"{location}: a repository's name holds no '.' or '..'")
-    return location
 
 
 def _card(source: Source, facts: Facts, written: Written) -> Card:
@@ -152,10 +146,10 @@ def _labels(facts: Facts, classes: int) -> tuple[str, ...]:
     return labels
 
 
-def _next(stores: Stores, repository: Location, name: str) -> str:
+def _next(repository: Repository, name: str) -> str:
     """One more than the highest number in the repository."""
     try:
-        held = Repository(stores, repository).versions(name)
+        held = repository.versions(name)
     except ModelNotFound:
         return "1"
     return str(max((int(each) for each in held if each.isdecimal()), default=0) + 1)

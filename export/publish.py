@@ -10,8 +10,12 @@ from pathlib import Path
 from millrace.core.bundle import SAVED_MODEL
 from millrace.core.card import CARD_FILE
 from millrace.core.errors import AlreadyExists, Conflict, MillraceError, ObjectNotFound
+from millrace.core.repository import fetch_files
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES, Store
+
+OTHERWISE = "publish it under the next version, or --force to replace it"
+"""What to do about a version that stands."""
 
 
 def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = False) -> None:
@@ -32,10 +36,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
                 hint="remove it, or publish under the next version",
             ) from None
         if not force:
-            raise Conflict(
-                f"{target} stands already",
-                hint="publish it under the next version, or --force to replace it",
-            ) from None
+            raise Conflict(f"{target} stands already", hint=OTHERWISE) from None
         _replace(stores, bundle, target)
         return
     written = [CARD_FILE]
@@ -46,6 +47,12 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
     except BaseException:
         _remove(store, target, reversed(written))  # the claim goes last
         raise
+
+
+def refuse_standing(stores: Stores, target: Location, *, hint: str = OTHERWISE) -> None:
+    """Raise Conflict if a version stands, as `publish` would after all the work."""
+    if _stands(stores.open(target), target):
+        raise Conflict(f"{target} stands already", hint=hint)
 
 
 def _replace(stores: Stores, bundle: Path, target: Location) -> None:
@@ -60,10 +67,7 @@ def _replace(stores: Stores, bundle: Path, target: Location) -> None:
     store = stores.open(target)
     with _replacing(stores, target), tempfile.TemporaryDirectory(prefix="millrace-old-") as kept:
         old = Path(kept)
-        for item in list(store.list(target.prefix)):
-            name = item.key[len(target.prefix) :]
-            if name and not name.endswith("/"):  # an object that stands for a folder
-                _fetch(store, item.key, old / _inside(name))
+        fetch_files(store, target, old, store.list(target.prefix))
         try:
             _swap(store, target, _names(old), bundle)
         except BaseException:
@@ -125,18 +129,6 @@ def _remove(store: Store, target: Location, names: Iterable[str]) -> None:
     for name in names:
         with suppress(MillraceError):
             store.delete(target.prefix + name)
-
-
-def _inside(name: str) -> str:
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise Conflict(f"{name!r} is no file of a bundle", hint="remove it first")
-    return name
-
-
-def _fetch(store: Store, key: str, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as out:
-        out.writelines(store.blocks(key))
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
