@@ -188,10 +188,7 @@ def _show(exported: Exported) -> None:
     from millrace.cli.show import grid, print_table
 
     card = exported.card
-    scale: str = card.normalisation.mode
-    if scale == "custom":
-        mean, divisor = card.normalisation.mean_and_scale()
-        scale = ",".join(f"{number:g}" for number in (*mean, *divisor))
+    takes = f"{card.height} × {card.width} {card.channels}, scale {card.normalisation.spelled}"
     table = grid()
     for what, value in (
         ("model", f"{card.name}:{card.version}"),
@@ -200,7 +197,7 @@ def _show(exported: Exported) -> None:
         ("tags", ",".join(card.tags)),
         ("signature", card.signature or "none"),
         ("operations", f"{exported.input_op} → {exported.output_op}"),
-        ("input", f"{card.height} × {card.width} {card.channels}, scale {scale}"),
+        ("input", takes),
         ("labels", str(len(exported.labels) or "none")),
     ):
         table.add_row(what, escape(value))

@@ -46,6 +46,8 @@ def find_source(
     if source in architectures():
         _refuse(checkpoint, "--checkpoint", "a graph in a .pb or .pbtxt file")
         return _architecture(source, said, weights)
+    if not path.exists() and path.name == source and path.suffix not in (*KERAS_FILES, *GRAPHS):
+        architecture(source)  # raises, with the names that there are
     _refuse(weights, "--weights", "an architecture by name")
     if path.suffix in GRAPHS and path.name not in SAVED_MODELS:
         return GraphSource(path, Path(checkpoint).expanduser() if checkpoint else None)
@@ -65,9 +67,6 @@ def find_source(
             f"{path} is no model that can be exported",
             hint=f"one is a directory or ends in {', '.join((*KERAS_FILES, *GRAPHS))}",
         )
-    if "/" in source:
-        raise ModelNotFound(f"there is no model {source}")
-    architecture(source)  # raises, with the names that there are
     raise ModelNotFound(f"there is no model {source}")
 
 
@@ -82,11 +81,6 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
     published = weights == IMAGENET
     classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
     given = None if weights == RANDOM else weights
-    if given is not None and not published:
-        file = Path(given).expanduser()
-        if not file.is_file():
-            raise ModelNotFound(f"there is no weights file {given}")
-        given = str(file)
     model = build(name, num_classes=classes, weights=given)
     # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
     own = published or known.labels is not imagenet.labels

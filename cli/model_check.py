@@ -9,8 +9,6 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import numpy.typing as npt
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.float32]
 
 IMAGES = 8
-AT_ONCE = 8
-"""Large models have not the room for all images at once."""
 
 
 def refuse_disagreement(bundle: Bundle, predict: Predict) -> None:
@@ -46,13 +42,14 @@ def compare_with(bundle: Bundle, predict: Predict, pixels: Pixels) -> Agreement:
     `pixels` [n, height, width, channels] are RGB or L. Raises ModelError, MissingExtra.
     """
     from millrace.export.agreement import compare
+    from millrace.export.predict import in_steps
     from millrace.worker.session import Session
     from millrace.worker.tuning import EngineName, Tuning
 
     in_order = pixels[..., ::-1] if bundle.card.channels is Channels.BGR else pixels
-    theirs = _in_steps(predict, in_order)
+    theirs = predict(in_order)
     session = Session(bundle, Tuning(engine=EngineName.TENSORFLOW, device="cpu"))
-    return compare(_in_steps(session.predict, pixels), theirs)
+    return compare(in_steps(session.predict)(pixels), theirs)
 
 
 def _of_numbers(predict: Predict, name: str) -> Predict:
@@ -69,10 +66,3 @@ def _of_numbers(predict: Predict, name: str) -> Predict:
         return scores
 
     return answers
-
-
-def _in_steps(predict: Callable[[Pixels], Scores], pixels: Pixels) -> Scores:
-    import numpy as np
-
-    steps = range(0, len(pixels), AT_ONCE)
-    return np.concatenate([predict(pixels[at : at + AT_ONCE]) for at in steps])

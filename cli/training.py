@@ -37,10 +37,10 @@ class BundleOptions:
     version: str | None
     """The next one if it is not said."""
     to: str | None
-    tag: str
+    tags: str
 
     def facts(self) -> Facts:
-        return Facts(name=self.name, version=self.version, tags=tuple(self.tag.split(",")))
+        return Facts(name=self.name, version=self.version, tags=tuple(self.tags.split(",")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def run_training(asked: Training, *, quiet: bool) -> dict[str, Any]:
         "unseen": len(data.unseen),
         "skipped": len(data.skipped),
         "classes": list(data.classes),
-        "bundle": str(place),
+        "bundle": place.root if place.scheme == "file" else str(place),
     }
 
 
@@ -157,7 +157,7 @@ def _publish(
         labels=data.classes,
         scale=facts.scale,
         channels=facts.channels,
-        tag=bundle.tag,
+        tag=bundle.tags,
         settings=settings,
         check=refuse_disagreement,
     )

@@ -21,7 +21,8 @@ Check = Callable[[Bundle, Predict], None]
 Raw = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """The model as it is: what it was trained on in, its own output out."""
 
-AT_ONCE = 16
+AT_ONCE = 8
+"""Large models have not the room for all images at once."""
 
 
 def keras_predict(model: Any, card: Card) -> Predict:
@@ -55,11 +56,17 @@ def pixels_predict(raw: Raw, card: Card, *, takes_bytes: bool) -> Predict:
         scores = np.asarray(raw(batch)).astype(np.float32)
         return _softmax(scores) if card.scores == "logits" else scores
 
-    def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        parts = [answer(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
+    return in_steps(answer)
+
+
+def in_steps(predict: Predict) -> Predict:
+    """`predict`, asked for a few images at a time."""
+
+    def stepwise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        parts = [predict(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
         return np.concatenate(parts)
 
-    return predict
+    return stepwise
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -10,8 +10,12 @@ from pathlib import Path
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS
 from millrace.core.card import CARD_FILE
 from millrace.core.errors import AlreadyExists, Conflict, MillraceError, ObjectNotFound
+from millrace.core.repository import fetch_files
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES, Store
+
+OTHERWISE = "publish it under the next version; `millrace export --force` replaces one"
+"""What to do about a version that stands."""
 
 
 def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = False) -> None:
@@ -24,6 +28,8 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
     there without a card. A claim whose answer was lost is met as another's, and stays.
     """
     store = stores.open(target)
+    if not force and _lying(store, target).intersection(SAVED_MODELS):
+        raise stands_already(target)  # and nothing of ours was there for a moment
     written: list[str] = []
     try:
         if _claimed(store, bundle, target):
@@ -39,7 +45,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
         elif not force:
             raise stands_already(target)
         else:
-            _replace(stores, bundle, target, standing)
+            _replace(stores, bundle, target)
     except BaseException:
         for name in reversed(written):  # the claim goes last
             with suppress(MillraceError):
@@ -49,10 +55,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
 
 def stands_already(target: Location) -> Conflict:
     """What is raised where a version may not be replaced."""
-    return Conflict(
-        f"{target} stands already",
-        hint="publish it under the next version; `millrace export --force` replaces one",
-    )
+    return Conflict(f"{target} stands already", hint=OTHERWISE)
 
 
 def _claimed(store: Store, bundle: Path, target: Location) -> bool:
@@ -83,8 +86,8 @@ def _is_ours(store: Store, bundle: Path, target: Location) -> bool:
         return False
 
 
-def _replace(stores: Stores, bundle: Path, target: Location, standing: set[str]) -> None:
-    """Put a bundle in the place of the files that stand there.
+def _replace(stores: Stores, bundle: Path, target: Location) -> None:
+    """Put a bundle in the place of one that stands, with a card of its own or the one that claims.
 
     No store changes several objects at once, so the version is gone from the repository from
     when its graph is taken away until the new one is written, last of all; the card is replaced
@@ -95,26 +98,20 @@ def _replace(stores: Stores, bundle: Path, target: Location, standing: set[str])
     store = stores.open(target)
     with _replacing(stores, target), tempfile.TemporaryDirectory(prefix="millrace-old-") as kept:
         old = Path(kept)
-        for name in standing:
-            _fetch(store, target.prefix + name, old / _inside(name))
+        fetch_files(store, target, old, store.list(target.prefix))
         try:
-            _swap(store, target, standing, bundle)
+            _swap(store, target, _names(old), bundle)
         except BaseException:
-            _swap(store, target, standing | _names(bundle), old)
+            _swap(store, target, _names(old) | _names(bundle), old)
             raise
 
 
 def _swap(store: Store, target: Location, standing: set[str], bundle: Path) -> None:
-    """Replace what may be standing by the files of `bundle`, its graph away first and back last.
-
-    A card that `bundle` lacks is the claim on its place, and stays.
-    """
+    """Replace what may be standing by the files of `bundle`, its graph away first and back last."""
     for name in SAVED_MODELS:
         store.delete(target.prefix + name)
-    names = _names(bundle)
-    if CARD_FILE in names:
-        store.put(target.prefix + CARD_FILE, _blocks(bundle / CARD_FILE))
-    apart = {CARD_FILE, *SAVED_MODELS}
+    store.put(target.prefix + CARD_FILE, _blocks(bundle / CARD_FILE))
+    names, apart = _names(bundle), {CARD_FILE, *SAVED_MODELS}
     for name in sorted(standing - names - apart):
         store.delete(target.prefix + name)
     for name in [*sorted(names - apart), *sorted(names.intersection(SAVED_MODELS))]:
@@ -150,24 +147,15 @@ def _split(target: Location) -> tuple[Location, str]:
 
 def _lying(store: Store, target: Location) -> set[str]:
     """The names of the files at a version's place."""
-    names = (item.key[len(target.prefix) :] for item in store.list(target.prefix))
+    try:
+        names = [item.key[len(target.prefix) :] for item in store.list(target.prefix)]
+    except ObjectNotFound:  # not even a directory
+        return set()
     return {name for name in names if name and not name.endswith("/")}  # of folders, in a bucket
 
 
 def _names(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-
-
-def _inside(name: str) -> str:
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise Conflict(f"{name!r} is no file of a bundle", hint="remove it first")
-    return name
-
-
-def _fetch(store: Store, key: str, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as out:
-        out.writelines(store.blocks(key))
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -203,7 +203,7 @@ MODEL, USAGE, NOT_FOUND = ExitCode.MODEL, ExitCode.USAGE, ExitCode.NOT_FOUND
         (["none.keras"], NOT_FOUND, "none.keras"),
         (["none.pb", *BY_NAMES], NOT_FOUND, "none.pb"),
         (["some/where"], NOT_FOUND, "some/where"),
-        (["digit", "--weights", "none"], USAGE, "--weights"),
+        (["digit", "--weights", "none"], NOT_FOUND, "digits"),
         (["digit"], NOT_FOUND, "digits"),
         (["digits"], USAGE, "which weights"),
         (["digits", "--weights", "none.h5"], NOT_FOUND, "none.h5"),

@@ -15,6 +15,8 @@ from millrace.core.repository import Repository
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export import Facts, export_keras
+from millrace.export.bundle import Destination, export_source
+from millrace.export.source import Source, Written
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,18 @@ def test_a_version_that_is_said_is_never_another(model: Any, tmp_path: Path) -> 
         export(model, tmp_path, version="4")
     assert export(model, tmp_path, version="4", force=True, scale="tf") == "4"
     assert read_bundle(tmp_path / "m" / "4").card.normalisation.mode == "tf"
+
+
+def test_a_version_that_stands_is_told_before_the_work(model: Any, tmp_path: Path) -> None:
+    class Laborious(Source):
+        facts = Facts()
+
+        def write(self, path: Path, facts: Facts) -> Written:
+            raise AssertionError("it works in vain")
+
+    export(model, tmp_path, version="4")
+    with pytest.raises(Conflict, match="stands already"):
+        export_source(Laborious(), Facts(name="m", version="4"), Destination(str(tmp_path)))
 
 
 @pytest.mark.parametrize("version", ["v2", "1.0", "01", "-1", "1/2", "..", "٣", "1" * 19])
