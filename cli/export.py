@@ -165,8 +165,8 @@ def export(
     )
     if said.over(found.facts).scale is None:
         print(
-            "millrace: its pixels are 0 to 255, as in the picture; if it learnt from others, "
-            "--scale says so",
+            "millrace: without --scale the model gets pixels of 0 to 255; if it learnt from "
+            "others: --scale tf, caffe, torch or MEAN,SCALE",
             file=sys.stderr,
         )
     print_json(_as_json(exported)) if as_json else _show(exported)

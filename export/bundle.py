@@ -14,7 +14,7 @@ from millrace.core.bundle import Bundle, compute_digest
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
-from millrace.core.repository import Repository
+from millrace.core.repository import Repository, local_path
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export.facts import Facts
@@ -111,6 +111,10 @@ def _card(source: Source, facts: Facts, written: Written) -> Card:
         raise UsageError("the model does not say its input's size", hint="for example --size 224")
     if facts.logits and written.output_type == "Softmax":
         raise UsageError(f"{written.output_op} is a softmax already", hint="leave --logits out")
+    if written.takes_bytes and facts.scale is not None and facts.scale.mode != "none":
+        raise UsageError(
+            f"{written.input_op} takes bytes, which are not scaled", hint="--scale none"
+        )
     by_operations = written.signature is None
     said: dict[str, Any] = {
         "normalisation": facts.scale,
@@ -165,10 +169,13 @@ def _next(repository: Repository, name: str) -> str:
 
 
 def _held(repository: Repository, name: str) -> list[str]:
-    """The versions there are; none in a repository that is yet to be made."""
+    """The versions there are; none in a directory that is yet to be made, which a bucket is not."""
     try:
         return repository.versions(name)
     except ModelNotFound:
+        place = local_path(repository.location)
+        if place is None or place.exists():
+            raise
         return []
 
 
