@@ -82,6 +82,12 @@ def report(error: Any, *, as_json: bool) -> None:
         print(f"  {error.hint}", file=sys.stderr)
 
 
+def on_command_line(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was said there, and not by the environment or its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def print_json(value: Any) -> None:
     """A value as indented JSON on standard output; times in RFC 3339."""
     import orjson

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, print_json
+from millrace.cli.command import command, on_command_line, print_json
 
 if TYPE_CHECKING:
     from millrace.export.bundle import Exported
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 @command
 def export(
+    ctx: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -107,9 +109,12 @@ def export(
     from millrace.core.card import Normalisation
     from millrace.core.errors import ModelNotFound, UsageError
     from millrace.core.log import configure
+    from millrace.core.repository import Repository
     from millrace.core.settings import Settings
-    from millrace.export.bundle import Destination, export_source
+    from millrace.core.storage import Location, Stores
+    from millrace.export.bundle import Destination, check_version, export_source
     from millrace.export.facts import Facts
+    from millrace.models import architectures
     from millrace.worker.options import parse_size
 
     configure("warning")
@@ -124,6 +129,8 @@ def export(
         if not file.is_file():
             raise ModelNotFound(f"there is no labels file {labels}")
         named = read_labels(file)
+        if not named:
+            raise UsageError(f"{labels} holds no labels")
     said = Facts(
         name=name,
         version=version,
@@ -144,6 +151,11 @@ def export(
     )
     default = Facts(name=default_name(source))
     said.over(default).check()  # before anything slow
+    if source in architectures():
+        place = Repository(Stores(settings), Location.parse(repository))
+        check_version(place, name or source, version, force=force)
+    elif not on_command_line(ctx, "weights"):
+        weights = None  # of the environment, where they are meant for architectures
     found = find_source(source, said, weights=weights, checkpoint=checkpoint)
     found.facts = found.facts.over(default)
     exported = export_source(
@@ -151,6 +163,12 @@ def export(
         said,
         Destination(repository, force=force, settings=settings, check=refuse_disagreement),
     )
+    if said.over(found.facts).scale is None:
+        print(
+            "millrace: without --scale the model gets pixels of 0 to 255; if it learnt from "
+            "others: --scale tf, caffe, torch or MEAN,SCALE",
+            file=sys.stderr,
+        )
     print_json(_as_json(exported)) if as_json else _show(exported)
 
 
@@ -170,10 +188,7 @@ def _show(exported: Exported) -> None:
     from millrace.cli.show import grid, print_table
 
     card = exported.card
-    scale: str = card.normalisation.mode
-    if scale == "custom":
-        mean, divisor = card.normalisation.mean_and_scale()
-        scale = ",".join(f"{number:g}" for number in (*mean, *divisor))
+    takes = f"{card.height} × {card.width} {card.channels}, scale {card.normalisation.spelled}"
     table = grid()
     for what, value in (
         ("model", f"{card.name}:{card.version}"),
@@ -182,7 +197,7 @@ def _show(exported: Exported) -> None:
         ("tags", ",".join(card.tags)),
         ("signature", card.signature or "none"),
         ("operations", f"{exported.input_op} → {exported.output_op}"),
-        ("input", f"{card.height} × {card.width} {card.channels}, scale {scale}"),
+        ("input", takes),
         ("labels", str(len(exported.labels) or "none")),
     ):
         table.add_row(what, escape(value))

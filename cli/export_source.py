@@ -16,12 +16,10 @@ from millrace.export.keras_bundle import KerasSource
 from millrace.export.keras_file import SUFFIXES as KERAS_FILES
 from millrace.export.keras_file import load_keras
 from millrace.export.saved_model import SavedModelSource
-from millrace.models import architecture, architectures, build, imagenet
+from millrace.models import IMAGENET, RANDOM, architecture, architectures, build, imagenet
 
 if TYPE_CHECKING:
     from millrace.export.source import Source
-
-RANDOM, PUBLISHED = "none", "imagenet"
 
 
 def default_name(source: str) -> str | None:
@@ -29,7 +27,7 @@ def default_name(source: str) -> str | None:
     path = Path(source).expanduser()
     if source in architectures():
         return source
-    if path.name == "saved_model.pb":
+    if path.name in SAVED_MODELS:
         path = path.parent
     if path.name.isdecimal() and path.is_dir():
         return path.resolve().parent.name
@@ -48,6 +46,8 @@ def find_source(
     if source in architectures():
         _refuse(checkpoint, "--checkpoint", "a graph in a .pb or .pbtxt file")
         return _architecture(source, said, weights)
+    if not path.exists() and path.name == source and path.suffix not in (*KERAS_FILES, *GRAPHS):
+        architecture(source)  # raises, with the names that there are
     _refuse(weights, "--weights", "an architecture by name")
     if path.suffix in GRAPHS and path.name not in SAVED_MODELS:
         return GraphSource(path, Path(checkpoint).expanduser() if checkpoint else None)
@@ -67,9 +67,6 @@ def find_source(
             f"{path} is no model that can be exported",
             hint=f"one is a directory or ends in {', '.join((*KERAS_FILES, *GRAPHS))}",
         )
-    if "/" in source:
-        raise ModelNotFound(f"there is no model {source}")
-    architecture(source)  # raises, with the names that there are
     raise ModelNotFound(f"there is no model {source}")
 
 
@@ -81,18 +78,13 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
             hint="--weights FILE, imagenet (published ones) or none (random)",
         )
     known = architecture(name)
-    published = weights == PUBLISHED
+    published = weights == IMAGENET
+    classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
+    given = None if weights == RANDOM else weights
+    model = build(name, num_classes=classes, weights=given)
     # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
     own = published or known.labels is not imagenet.labels
     labels = tuple(known.labels()) if own and said.labels is None else None
-    classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
-    given = None if weights == RANDOM else weights
-    if given is not None and not published:
-        file = Path(given).expanduser()
-        if not file.is_file():
-            raise ModelNotFound(f"there is no weights file {given}")
-        given = str(file)
-    model = build(name, num_classes=classes, weights=given)
     return KerasSource(
         model,
         Facts(

@@ -51,7 +51,10 @@ def inspect(
     models: o.Models = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show what a SavedModel takes and answers, how to serve it, and what runs it."""
+    """Show what a SavedModel takes and answers, how to serve it, and what runs it.
+
+    It is run once by each engine, to see whether that works; with --ops it is only read.
+    """
     from millrace.cli import show_model
     from millrace.cli.model_places import saved_model_directory
     from millrace.core.log import configure

@@ -9,8 +9,6 @@ from millrace.core.card import Channels
 from millrace.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import numpy.typing as npt
 
@@ -21,17 +19,16 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.float32]
 
 IMAGES = 8
-AT_ONCE = 8
-"""Large models have not the room for all images at once."""
 
 
 def refuse_disagreement(bundle: Bundle, predict: Predict) -> None:
-    """Raise ModelError if a worker would answer other than the source model does."""
+    """Raise ModelError if a worker would answer other than the source model does, or both would
+    answer what is no number: then each image would be an error."""
     from millrace.export.pictures import pictures
 
     card = bundle.card
     pixels = pictures(IMAGES, card.height, card.width, card.channels.depth)
-    agreement = compare_with(bundle, predict, pixels)
+    agreement = compare_with(bundle, _of_numbers(predict, card.name), pixels)
     if not agreement.ok:
         raise ModelError(
             f"{card.name}: the bundle does not answer as the model it was made of: {agreement}",
@@ -45,17 +42,27 @@ def compare_with(bundle: Bundle, predict: Predict, pixels: Pixels) -> Agreement:
     `pixels` [n, height, width, channels] are RGB or L. Raises ModelError, MissingExtra.
     """
     from millrace.export.agreement import compare
+    from millrace.export.predict import in_steps
     from millrace.worker.session import Session
     from millrace.worker.tuning import EngineName, Tuning
 
     in_order = pixels[..., ::-1] if bundle.card.channels is Channels.BGR else pixels
-    theirs = _in_steps(predict, in_order)
+    theirs = predict(in_order)
     session = Session(bundle, Tuning(engine=EngineName.TENSORFLOW, device="cpu"))
-    return compare(_in_steps(session.predict, pixels), theirs)
+    return compare(in_steps(session.predict)(pixels), theirs)
 
 
-def _in_steps(predict: Callable[[Pixels], Scores], pixels: Pixels) -> Scores:
+def _of_numbers(predict: Predict, name: str) -> Predict:
+    """The same answers. Raises ModelError for NaN and infinity."""
     import numpy as np
 
-    steps = range(0, len(pixels), AT_ONCE)
-    return np.concatenate([predict(pixels[at : at + AT_ONCE]) for at in steps])
+    def answers(pixels: Pixels) -> Scores:
+        scores = predict(pixels)
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                f"{name} answers NaN or infinity",
+                hint="look at its weights and the scale of its input; nothing was published",
+            )
+        return scores
+
+    return answers

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, confirm, print_json, refuse_silence
+from millrace.cli.command import command, confirm, on_command_line, print_json, refuse_silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from millrace.core.repository import Repository, Shelved
     from millrace.core.storage import Stores
 
@@ -20,6 +18,9 @@ models_app = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+READ_AT_ONCE = 8
+"""Cards and labels, each of which is a request to the storage."""
 
 ModelName = Annotated[
     str, typer.Argument(metavar="NAME[:VERSION]", help="The highest version, or the one named.")
@@ -57,8 +58,8 @@ def list_models(ctx: typer.Context, models: o.Models = None, as_json: o.AsJson =
     if ctx.invoked_subcommand is not None:
         _refuse_given(ctx)
         return
-    stores, repository = _repository(models)
-    rows = [*_listed(stores, repository)]
+    _, repository = _repository(models)
+    rows = _listed(repository)
     print_json([asdict(row) for row in rows]) if as_json else _show(rows)
 
 
@@ -103,9 +104,10 @@ def rm(
     ref = ModelRef.parse(model)
     refuse_silence("remove it", yes=yes, as_json=as_json)
     stores, repository = _repository(models)
-    transfer.removable(ref, repository)
+    shelf = transfer.removable(ref, repository)
     if not yes:
-        question = f"Remove {ref} from {repository.location}?"
+        unfinished = "" if shelf.complete else ", which is unfinished: is nobody publishing it now"
+        question = f"Remove {ref} from {repository.location}{unfinished}?"
         confirm(question, otherwise="nothing was removed")
     removed = transfer.remove(stores, ref, repository)
     if as_json:
@@ -119,8 +121,7 @@ def _refuse_given(ctx: typer.Context) -> None:
     from millrace.core.errors import UsageError
 
     for name, flag in (("models", "--models"), ("as_json", "--json")):
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if on_command_line(ctx, name):
             command = ctx.invoked_subcommand
             raise UsageError(
                 f"{flag} goes after `{command}`:  millrace models {command} … {flag} …"
@@ -166,20 +167,25 @@ def _repository(place: str | None) -> tuple[Stores, Repository]:
     return services.stores, services.repository()
 
 
-def _listed(stores: Stores, repository: Repository) -> Iterator[Listed]:
+def _listed(repository: Repository) -> list[Listed]:
     """Each version, also what is damaged: it is told of and holds up nothing."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from millrace.core.errors import MillraceError
 
-    for shelf in repository.shelves():
+    def listed(shelf: Shelved) -> Listed:
         try:
-            facts = _facts(stores, repository, shelf)
+            facts = _facts(repository, shelf)
         except MillraceError as error:
             place = repository.location.child(shelf.name).child(shelf.version)
             facts = {"problem": error.message.replace(f"{place}/", "")}
-        yield Listed(shelf.name, shelf.version, shelf.bytes, **facts)
+        return Listed(shelf.name, shelf.version, shelf.bytes, **facts)
+
+    with ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="card") as pool:
+        return [*pool.map(listed, repository.shelves())]
 
 
-def _facts(stores: Stores, repository: Repository, shelf: Shelved) -> dict[str, Any]:
+def _facts(repository: Repository, shelf: Shelved) -> dict[str, Any]:
     from millrace.core.errors import ModelError
 
     if not shelf.complete:

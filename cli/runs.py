@@ -36,6 +36,5 @@ def compare(
     if not as_json:
         show_runs.compared(found)
         return
-    common = {"differing": differing(found)}
     rows = [{**asdict(run), "data": run.data.model_dump()} for run in found]
-    print_json([row | common for row in rows])
+    print_json({"differing": differing(found), "runs": rows})

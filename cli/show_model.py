@@ -126,9 +126,7 @@ def _card_rows(found: Inspected) -> list[tuple[str, str]]:
         return [("card", "none")]
     card, labels = found.bundle.card, found.bundle.labels
     version = f":{card.version}" if card.version else ""
-    scale = card.normalisation
-    numbers = "" if scale.mode != "custom" else f" {list(scale.mean)}, {list(scale.scale)}"
-    takes = f"{card.height} x {card.width} {card.channels}, scale {scale.mode}{numbers}"
+    takes = f"{card.height} × {card.width} {card.channels}, scale {card.normalisation.spelled}"
     intact = _intact(found)
     wrong = "  [red]which is not that of its files[/]" if intact is False else ""
     return [
@@ -190,7 +188,7 @@ def _trial_rows(
         return [("runs", "not tried: it does not look like a model of images")]
     ran = trial.tensorflow
     free = graph.interface is not None and graph.interface.size is None
-    tried = f" at {size[0]} x {size[1]}, which --size changes" if free else ""
+    tried = f" at {size[0]} × {size[1]}, which --size changes" if free else ""
     if not ran.runs:
         rows = [("runs", f"[red]no[/]{tried}: {escape(ran.why or '')}")]
     else:

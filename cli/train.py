@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from millrace.cli import options as o
-from millrace.cli.command import command, print_json
+from millrace.cli.command import command, on_command_line, print_json
 
 FINE_TUNE = "fine-tune"
 OF_FINE_TUNING = ("base", "weights", "size", "unfreeze", "frozen_epochs")
@@ -111,9 +111,7 @@ def train(
             envvar="MILLRACE_TO", help="Model repository for the bundle; default: RUN/bundle."
         ),
     ] = None,
-    tag: Annotated[
-        str, typer.Option(envvar="MILLRACE_TAG", help="Tag of the bundle's graph.")
-    ] = "serve",
+    tags: o.Tags = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Train a model: mnist-softmax, mnist-cnn, digits, or fine-tune a base to your classes."""
@@ -141,7 +139,7 @@ def train(
         run=Path(run).expanduser(),
         holdout=holdout,
         resume=resume,
-        bundle=BundleOptions(name or chosen.model, version, to, tag),
+        bundle=BundleOptions(name or chosen.model, version, to, "serve" if tags is None else tags),
     )
     report = run_training(training, quiet=as_json)
     print_json(report) if as_json else show_trained(report)
@@ -159,22 +157,19 @@ def _check(ctx: typer.Context, recipe: str, data: str | None, learning_rate: flo
     if learning_rate is not None and not 0 < learning_rate < 1000:
         raise UsageError(f"--learning-rate is a number above 0, not {learning_rate:g}")
     for name in OF_FINE_TUNING if recipe != FINE_TUNE else ():
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if on_command_line(ctx, name):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} goes with {FINE_TUNE}, not with {recipe}")
 
 
 def _base(kind: Any, base: str | None, weights: str | None, size: str | None) -> Any:
-    """The base to fine-tune. Raises UsageError, and ObjectNotFound for weights that are no file."""
-    from pathlib import Path
-
-    from millrace.core.errors import ObjectNotFound
+    """The base to fine-tune. Raises UsageError, and ModelNotFound for weights that are no file."""
+    from millrace.models.weights import weights_file
     from millrace.worker.options import parse_size
 
     weights = weights or "imagenet"
-    if weights not in ("imagenet", "none") and not Path(weights).expanduser().is_file():
-        raise ObjectNotFound(f"there is no file {weights}", hint="imagenet, none or a file")
+    if weights not in ("imagenet", "none"):
+        weights = str(weights_file(weights))
     return kind(
         name=base or "mobilenet_v2",
         weights=None if weights == "none" else weights,

@@ -12,12 +12,14 @@ from rich.markup import escape
 
 from millrace.cli import show
 from millrace.cli.ctrl_c import CtrlC
+from millrace.cli.model_check import refuse_disagreement
 from millrace.cli.training_progress import training_progress
-from millrace.core.bundle import SAVED_MODEL
-from millrace.core.errors import Conflict, ObjectNotFound
+from millrace.core.errors import ObjectNotFound
+from millrace.core.repository import Repository
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export import export_keras
+from millrace.export.bundle import check_version
 from millrace.export.facts import Facts
 from millrace.models.labelled import Dataset, check_holdout
 from millrace.models.recipes import Recipe
@@ -35,10 +37,10 @@ class BundleOptions:
     version: str | None
     """The next one if it is not said."""
     to: str | None
-    tag: str
+    tags: str
 
     def facts(self) -> Facts:
-        return Facts(name=self.name, version=self.version, tags=tuple(self.tag.split(",")))
+        return Facts(name=self.name, version=self.version, tags=tuple(self.tags.split(",")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def run_training(asked: Training, *, quiet: bool) -> dict[str, Any]:
         "unseen": len(data.unseen),
         "skipped": len(data.skipped),
         "classes": list(data.classes),
-        "bundle": str(place),
+        "bundle": place.root if place.scheme == "file" else str(place),
     }
 
 
@@ -109,17 +111,9 @@ def _check(asked: Training, settings: Settings) -> None:
         check_holdout(asked.holdout)
     if asked.resume and not (asked.run / RUN).is_file():
         raise ObjectNotFound(f"{asked.run} holds no training run to go on with")
-    if bundle.to is None:
-        return
-    place = Location.parse(bundle.to).child(bundle.name)
-    if bundle.version is None:
-        return
-    place = place.child(bundle.version)
-    try:
-        Stores(settings).open(place).head(place.prefix + SAVED_MODEL)
-    except ObjectNotFound:
-        return
-    raise Conflict(f"{place} stands already", hint="publish it under the next --version")
+    if bundle.to is not None:
+        repository = Repository(Stores(settings), Location.parse(bundle.to))
+        check_version(repository, bundle.name, bundle.version)
 
 
 def _data(asked: Training) -> Dataset:
@@ -163,8 +157,9 @@ def _publish(
         labels=data.classes,
         scale=facts.scale,
         channels=facts.channels,
-        tag=bundle.tag,
+        tag=bundle.tags,
         settings=settings,
+        check=refuse_disagreement,
     )
 
 

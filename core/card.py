@@ -106,6 +106,13 @@ class Normalisation(_Frozen):
                 hint="tf, caffe, torch, none, MEAN,SCALE or MEAN_R,MEAN_G,MEAN_B,SCALE",
             ) from None
 
+    @property
+    def spelled(self) -> str:
+        """As `parse` reads it: `tf`, or numbers."""
+        if self.mode != "custom":
+            return self.mode
+        return ",".join(f"{number:g}" for number in (*self.mean, *self.scale))
+
     def mean_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The numbers of `(x - mean) / scale`, in the input's channel order."""
         return {

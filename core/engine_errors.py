@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from millrace.core.errors import ModelError
+from millrace.core.errors import MillraceError, ModelError
 
 LONGEST = 300
 
@@ -15,10 +15,13 @@ _WHERE = ("Check ", "Exception from", "FrontEnd", "Graph execution error:")
 
 @contextmanager
 def as_model_errors(what: str, hint: str | None = None) -> Iterator[None]:
-    """Engines raise nearly anything for a model they cannot use. `what` begins the message."""
+    """Engines raise nearly anything for a model they cannot use. `what` begins the message.
+
+    What is ours already, such as MissingExtra, passes as it is.
+    """
     try:
         yield
-    except ModelError:
+    except MillraceError:
         raise
     except Exception as error:
         raise ModelError(f"{what}: {telling_line(error)}", hint=hint) from error

@@ -9,10 +9,17 @@ from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODELS, parse_labels
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import ModelError, ModelNotFound, ObjectNotFound, StorageUnavailable
+from millrace.core.errors import (
+    ModelError,
+    ModelNotFound,
+    ObjectNotFound,
+    StorageUnavailable,
+    UsageError,
+)
 from millrace.core.model_ref import ModelRef
 from millrace.core.sizes import MAX_CARD_BYTES, MAX_LABELS_BYTES
 from millrace.core.storage import Location, ObjectInfo, Stores
+from millrace.core.storage.base import Store
 from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 
 
@@ -49,6 +56,9 @@ class Repository:
     """Finds bundles. Raises the store's errors, ModelNotFound and ModelError."""
 
     def __init__(self, stores: Stores, location: Location) -> None:
+        """Raises UsageError: in a bucket `..` is a name like any other, and nobody means it."""
+        if any(part in (".", "..") for part in location.prefix.split("/")):
+            raise UsageError(f"{location}: a repository's name holds no '.' or '..'")
         self.location = location
         self._store = stores.open(location)
         self._stores = stores
@@ -86,10 +96,11 @@ class Repository:
         """The bundle's objects."""
         return self._stores.open(bundle.location).list(bundle.location.prefix)
 
-    def shelves(self) -> list[Shelved]:
-        """Every version's place that holds anything a model is made of, by name and version."""
+    def shelves(self, name: str = "") -> list[Shelved]:
+        """Every version's place that holds anything a model is made of, by name and version; of
+        one model alone if it is named."""
         found: dict[tuple[str, str], Shelved] = {}
-        for path, item in self._listed(""):
+        for path, item in self._listed(f"{name}/" if name else ""):
             if len(path) >= 3 and _names_a_bundle(path):
                 shelf = found.setdefault((path[0], path[1]), Shelved(path[0], path[1]))
                 shelf.files.append(item._replace(key="/".join(path[2:])))
@@ -107,22 +118,8 @@ class Repository:
 
         Raises ModelError if one's name leads out of it.
         """
-        store, prefix = self._stores.open(bundle.location), bundle.location.prefix
-        for item in self.files(bundle) if files is None else files:
-            name = item.key[len(prefix) :]
-            if not name or name.endswith("/"):
-                continue  # an object that stands for a folder
-            if any(part in ("", ".", "..") for part in name.split("/")):
-                raise ModelError(f"{bundle.location}: {name!r} is no path within a bundle")
-            file = into / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("wb") as out:
-                for block in store.blocks(item.key):
-                    out.write(block)
-                if out.tell() != item.size:
-                    raise StorageUnavailable(
-                        f"{bundle.location}: {out.tell()} of the {item.size} bytes of {name} came"
-                    )
+        store = self._stores.open(bundle.location)
+        fetch_files(store, bundle.location, into, self.files(bundle) if files is None else files)
 
     def card(self, name: str, version: str) -> Card:
         """A version's card."""
@@ -166,6 +163,28 @@ class Repository:
 def _names_a_bundle(path: list[str]) -> bool:
     named = re.fullmatch(MODEL_NAME_PATTERN, path[0]) and re.fullmatch(VERSION_PATTERN, path[1])
     return named is not None
+
+
+def fetch_files(store: Store, place: Location, into: Path, files: Iterable[ObjectInfo]) -> None:
+    """Copy objects that lie below `place` into a directory of this machine.
+
+    Raises ModelError if one's name leads out of it.
+    """
+    for item in files:
+        name = item.key[len(place.prefix) :]
+        if not name or name.endswith("/"):
+            continue  # an object that stands for a folder
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise ModelError(f"{place}: {name!r} is no path within a bundle")
+        file = into / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as out:
+            for block in store.blocks(item.key):
+                out.write(block)
+            if out.tell() != item.size:
+                raise StorageUnavailable(
+                    f"{place}: {out.tell()} of the {item.size} bytes of {name} came"
+                )
 
 
 def local_path(location: Location) -> Path | None:

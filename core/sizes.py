@@ -38,6 +38,9 @@ MAX_CARD_BYTES = MIB
 MAX_LABELS_BYTES = 16 * MIB
 """`labels.txt`: the largest label sets have some 20,000 lines."""
 
+MAX_KERAS_CONFIG_BYTES = 64 * MIB
+"""`config.json` of a Keras model: a thousand layers are one or two megabytes."""
+
 
 def shown_bytes(count: int) -> str:
     """A size for people: `512 bytes`, `1.9 MB`."""

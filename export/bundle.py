@@ -14,12 +14,12 @@ from millrace.core.bundle import Bundle, compute_digest
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
-from millrace.core.repository import Repository
+from millrace.core.repository import Repository, local_path
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export.facts import Facts
 from millrace.export.predict import Check, pixels_predict
-from millrace.export.publish import publish
+from millrace.export.publish import publish, stands_already
 from millrace.export.source import Source, Written
 
 TRIES = 5
@@ -32,7 +32,7 @@ class Destination:
 
     repository: str
     force: bool = False
-    """Replace a version that stands."""
+    """Replace a version that stands; only one that is said, never one that was worked out."""
     settings: Settings | None = None
     check: Check | None = None
 
@@ -48,6 +48,17 @@ class Exported:
     output_op: str
 
 
+def check_version(
+    repository: Repository, name: str, version: str | None, *, force: bool = False
+) -> None:
+    """What can be told before there is a bundle, for it may be long in the making.
+
+    Raises Conflict if the version stands, and the store's errors.
+    """
+    if version in _held(repository, name) and not force:
+        raise stands_already(repository.location.child(name).child(version or ""))
+
+
 def export_source(source: Source, said: Facts, destination: Destination) -> Exported:
     """Write `source` as a bundle and publish it.
 
@@ -56,9 +67,11 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
     """
     facts = said.over(source.facts)
     facts.check()
-    repository = _repository(destination.repository)
+    name = facts.name or ""
     stores = Stores(destination.settings or Settings.load())
-    home = repository.child(facts.name or "")
+    repository = Repository(stores, Location.parse(destination.repository))
+    check_version(repository, name, facts.version, force=destination.force)
+    home = repository.location.child(name)
     with tempfile.TemporaryDirectory(prefix="millrace-export-") as scratch:
         path = Path(scratch) / "bundle"
         written = source.write(path, facts)
@@ -69,14 +82,15 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
         (path / LABELS_FILE).parent.mkdir(exist_ok=True)
         if labels:
             (path / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        number = facts.version or _next(stores, repository, facts.name or "")
+        number = facts.version or _next(repository, name)
         bundle = _carded(path, card, number, labels)
         if destination.check is not None:
             predict = pixels_predict(written.raw, bundle.card, takes_bytes=written.takes_bytes)
             destination.check(bundle, predict)
+        force = destination.force and facts.version is not None
         for tries_left in reversed(range(TRIES)):
             try:
-                publish(stores, path, home.child(number), force=destination.force)
+                publish(stores, path, home.child(number), force=force)
                 break
             except Conflict:
                 if facts.version is not None or not tries_left:
@@ -84,14 +98,6 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
                 number = str(int(number) + 1)
                 bundle = _carded(path, card, number, labels)
     return Exported(home.child(number), bundle.card, labels, written.input_op, written.output_op)
-
-
-def _repository(text: str) -> Location:
-    """Where it lies. In a bucket `..` is a name like any other, and nobody means it."""
-    location = Location.parse(text)
-    if any(part in (".", "..") for part in location.prefix.split("/")):
-        raise UsageError(f"{location}: a repository's name holds no '.' or '..'")
-    return location
 
 
 def _card(source: Source, facts: Facts, written: Written) -> Card:
@@ -105,6 +111,10 @@ def _card(source: Source, facts: Facts, written: Written) -> Card:
         raise UsageError("the model does not say its input's size", hint="for example --size 224")
     if facts.logits and written.output_type == "Softmax":
         raise UsageError(f"{written.output_op} is a softmax already", hint="leave --logits out")
+    if written.takes_bytes and facts.scale is not None and facts.scale.mode != "none":
+        raise UsageError(
+            f"{written.input_op} takes bytes, which are not scaled", hint="--scale none"
+        )
     by_operations = written.signature is None
     said: dict[str, Any] = {
         "normalisation": facts.scale,
@@ -152,13 +162,21 @@ def _labels(facts: Facts, classes: int) -> tuple[str, ...]:
     return labels
 
 
-def _next(stores: Stores, repository: Location, name: str) -> str:
+def _next(repository: Repository, name: str) -> str:
     """One more than the highest number in the repository."""
+    numbers = (int(each) for each in _held(repository, name) if each.isdecimal())
+    return str(max(numbers, default=0) + 1)
+
+
+def _held(repository: Repository, name: str) -> list[str]:
+    """The versions there are; none in a directory that is yet to be made, which a bucket is not."""
     try:
-        held = Repository(stores, repository).versions(name)
+        return repository.versions(name)
     except ModelNotFound:
-        return "1"
-    return str(max((int(each) for each in held if each.isdecimal()), default=0) + 1)
+        place = local_path(repository.location)
+        if place is None or place.exists():
+            raise
+        return []
 
 
 def _carded(path: Path, card: Card, version: str, labels: tuple[str, ...]) -> Bundle:

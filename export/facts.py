@@ -9,8 +9,8 @@ from millrace.core.card import Card, Channels, Normalisation, ResizeFilter, Resi
 from millrace.core.errors import ModelError, UsageError
 from millrace.core.topology import MODEL_NAME_PATTERN
 
-_VERSION = re.compile(r"0|[1-9]\d{0,17}")
-_OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*(:\d+)?")
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
+_OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*(:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,8 @@ def _read(tf: Any, path: Path) -> Any:
             graph_def.ParseFromString(path.read_bytes())
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not a whole GraphDef: {telling_line(error)}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if not graph_def.node:
         raise ModelError(f"{path} holds no GraphDef", hint="a SavedModel is named by its directory")
     return graph_def

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.card import Card
+from millrace.core.engine_errors import as_model_errors
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 pixels [n, height, width, channels] in the card's channel order → scores [n, …]."""
@@ -20,13 +21,23 @@ Check = Callable[[Bundle, Predict], None]
 Raw = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """The model as it is: what it was trained on in, its own output out."""
 
-AT_ONCE = 16
+AT_ONCE = 8
+"""Large models have not the room for all images at once."""
 
 
 def keras_predict(model: Any, card: Card) -> Predict:
-    """A Keras model's answers, normalised as the card says."""
-    takes_bytes = str(model.inputs[0].dtype) == "uint8"
-    return pixels_predict(keras_raw(model), card, takes_bytes=takes_bytes)
+    """A Keras model's answers, normalised as the card says. Raises ModelError if it is one of
+    other inputs than the card's."""
+    refused = f"{model.name} does not take what {card.name} takes"
+    with as_model_errors(refused):
+        takes_bytes = str(model.inputs[0].dtype) == "uint8"
+    ask = keras_raw(model)
+
+    def raw(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        with as_model_errors(refused):
+            return ask(batch)
+
+    return pixels_predict(raw, card, takes_bytes=takes_bytes)
 
 
 def keras_raw(model: Any) -> Raw:
@@ -45,11 +56,17 @@ def pixels_predict(raw: Raw, card: Card, *, takes_bytes: bool) -> Predict:
         scores = np.asarray(raw(batch)).astype(np.float32)
         return _softmax(scores) if card.scores == "logits" else scores
 
-    def predict(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        parts = [answer(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
+    return in_steps(answer)
+
+
+def in_steps(predict: Predict) -> Predict:
+    """`predict`, asked for a few images at a time."""
+
+    def stepwise(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        parts = [predict(pixels[i : i + AT_ONCE]) for i in range(0, len(pixels), AT_ONCE)]
         return np.concatenate(parts)
 
-    return predict
+    return stepwise
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

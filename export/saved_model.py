@@ -55,19 +55,20 @@ class SavedModelSource(Source):
 
     def write(self, path: Path, facts: Facts) -> Written:
         beside = {CARD_FILE, LABELS_FILE}
-        shutil.copytree(
-            self._path,
-            path,
-            ignore=lambda folder, names: [
-                name
-                for name in names
-                if (Path(folder) / name).relative_to(self._path).as_posix() in beside
-            ],
-        )
+        with as_model_errors(f"{self._path} cannot be copied"):
+            shutil.copytree(
+                self._path,
+                path,
+                ignore=lambda folder, names: [
+                    name
+                    for name in names
+                    if (Path(folder) / name).relative_to(self._path).as_posix() in beside
+                ],
+            )
+        tf = load_tensorflow()
         with as_model_errors(f"{self._path} does not load"):
             _as_binary(path)
             tags = self._tags(path, facts.tags)
-            tf = load_tensorflow()
             session = tf.compat.v1.Session(graph=tf.Graph())
             with session.graph.as_default():
                 meta = tf.compat.v1.saved_model.load(session, list(tags), str(path))

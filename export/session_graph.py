@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from millrace.core.card import tensor_name
 from millrace.core.errors import ModelError
+from millrace.export.inspect_interface import of_operations
+from millrace.export.inspect_tensors import Tensors
 from millrace.export.near import MOST, near
 
 MANY = "name one of each with --input-op and --output-op"
@@ -47,18 +49,16 @@ def by_signature(meta: Any, where: str, name: str) -> Ends:
 
 
 def likely(graph: Any) -> str:
-    """The flags that may be meant, for a hint."""
-    operations = graph.get_operations()
-    inputs = [each.name for each in operations if each.type == "Placeholder"]
-    used = {tensor.op.name for each in operations for tensor in each.inputs}
-    last = [each for each in operations if each.outputs and each.name not in used and each.inputs]
-    softmax = [each.name for each in operations if each.type == "Softmax"]
-    outputs = list(dict.fromkeys([*reversed(softmax), *(each.name for each in reversed(last))]))
-    if not inputs or not outputs:
+    """The flags that may be meant, for a hint: those that `inspect` would name."""
+    graph_def = graph.as_graph_def()
+    found = of_operations((), graph_def, Tensors(graph_def))
+    if found is None:
         return "name them with --input-op and --output-op"
-    return (
-        f"perhaps --input-op {' or '.join(inputs[:MOST])} --output-op {' or '.join(outputs[:MOST])}"
+    inputs, outputs = (
+        " or ".join(each.flag for each in ends[:MOST])
+        for ends in ((found.input, *found.other_inputs), (found.output, *found.other_outputs))
     )
+    return f"perhaps --input-op {inputs} --output-op {outputs}"
 
 
 def _tensor(graph: Any, where: str, operation: str) -> str:

@@ -70,7 +70,7 @@ def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
 
 def removable(ref: ModelRef, repository: Repository) -> Shelved:
     """What lies at one version's place. Raises UsageError if `ref` names none, ModelNotFound."""
-    shelves = [shelf for shelf in repository.shelves() if shelf.name == ref.name]
+    shelves = repository.shelves(ref.name)
     held = ", ".join(shelf.version for shelf in shelves) or "no version"
     if ref.version is None:
         raise UsageError(

@@ -16,7 +16,8 @@ from typing import Any
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.models.architecture import Architecture
 
-IMAGENET = "imagenet"
+IMAGENET, RANDOM = "imagenet", "none"
+"""Weights that are no file, as commands take them."""
 
 _MODULES = {
     name: f"millrace.models.{name}"
@@ -67,8 +68,8 @@ def build(
 
     `num_classes` is the architecture's own if it is not said. `weights` is None for random ones,
     `imagenet` for those that Keras publishes, or a file that Keras saved. Raises ModelNotFound for
-    a name that is no architecture, ModelError for weights that cannot be had or do not fit, and
-    MissingExtra.
+    a name that is no architecture and weights that are no file, ModelError for weights that
+    cannot be had or do not fit, and MissingExtra.
     """
     asked = architecture(name)
     classes = asked.classes if num_classes is None else num_classes
@@ -76,9 +77,11 @@ def build(
         if not asked.imagenet:
             raise ModelError(f"there are no ImageNet weights of {name}", hint=asked.weights)
         return asked.make(num_classes=classes, weights=IMAGENET, **options)
-    model = asked.make(num_classes=classes, **options)
-    if weights is not None:
-        from millrace.models.weights import load_weights
+    if weights is None:
+        return asked.make(num_classes=classes, **options)
+    from millrace.models.weights import load_weights, weights_file
 
-        load_weights(model, Path(weights))
+    file = weights_file(weights)  # before anything slow
+    model = asked.make(num_classes=classes, **options)
+    load_weights(model, file)
     return model

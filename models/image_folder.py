@@ -39,7 +39,7 @@ def read_image_folder(
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror or error}") from None
     _check_folders(path, classes, [label for _, label in files])
-    seen, unseen = split([label for _, label in files], holdout or HELD_OUT)
+    seen, unseen = split([label for _, label in files], HELD_OUT if holdout is None else holdout)
     skipped: list[str] = []
     parts = []
     for which in (seen, unseen):
@@ -68,6 +68,13 @@ def _check_folders(path: Path, classes: Sequence[str], labels: Sequence[int]) ->
     for label, name in enumerate(classes):
         if name.splitlines() != [name]:
             raise BadData(f"{path}: the folder {name!r} names a class, which must be one line")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise BadData(
+                f"{path}: the folder {name!r} names a class, and is not in UTF-8",
+                hint="rename it; names from Windows are often in another encoding",
+            ) from None
         if label not in labels:
             inner = any(entry.is_dir() for entry in _visible(path / name))
             raise BadData(

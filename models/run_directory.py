@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,8 +102,11 @@ class RunDirectory:
             unfinished.replace(folder / name)
         state = State(epochs=(*self.state().epochs, epoch), checkpoint=name)
         self._replace(STATE, state)
-        for file in [*sorted(folder.glob("epoch-*"))[:-KEPT], *folder.glob(".unfinished-*")]:
-            file.unlink()
+        # In order of their numbers: as text, epoch-10000 comes before epoch-9999.
+        older = sorted(folder.glob("epoch-*"), key=lambda file: (len(file.name), file.name))[:-KEPT]
+        for file in [*older, *folder.glob(".unfinished-*")]:
+            if file.name != name:
+                file.unlink()
         return state
 
     def running(self) -> bool:
@@ -152,13 +156,24 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(f"another process is training in {path}") from None
+        if not _locked(lock):
+            raise Conflict(f"another process is training in {path}")
         yield RunDirectory(path)
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    """Whether the lock has become ours. Who only looks whether a run is at work holds it, too,
+    but for a moment; who trains holds it longer."""
+    for pause in (*[0.02] * 10, 0):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def check_place(path: Path) -> None:

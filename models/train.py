@@ -57,14 +57,15 @@ def train(
     run with other flags or on other data, BadData if it is damaged, and ModelError.
     """
     asked = _record(recipe, data, source, holdout)
-    if (run.path / RUN).exists():
+    stands = (run.path / RUN).exists()
+    if stands:
         refuse_another(run, asked)
-    else:
-        run.begin(asked)
     model, state = _new(recipe, data), run.state()
     done, checkpoint = len(state.epochs), run.checkpoint()
     if checkpoint is None:
         recipe.begin(model)
+    if not stands:  # and not before its first weights are there, which may have to be fetched
+        run.begin(asked)
     events = EventFiles(run.logs, state.epochs)
     try:
         epochs = fit(

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from millrace.core.errors import ModelError
+from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
 
 LONGEST = 300
@@ -30,12 +30,24 @@ _BESIDES = ("optimizer", "seed_generator", "metrics")
 """What a file may hold of a model that is no weight of it."""
 
 
+def weights_file(named: str | Path) -> Path:
+    """The file that is meant. Raises ModelNotFound."""
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise ModelNotFound(
+            f"there is no weights file {path}",
+            hint="--weights FILE, imagenet (published ones) or none (random)",
+        )
+    return path
+
+
 def load_weights(model: Any, path: Path) -> None:
     """Load `.weights.h5`, the old `.h5`, or the weights of a whole saved model, `.h5` or `.keras`.
 
-    What the file holds decides, not its name. Raises ModelError for a file that is not there,
-    is something else, or does not fit; the model is of no use then.
+    What the file holds decides, not its name. Raises ModelNotFound if there is none, ModelError
+    for one that is something else or does not fit; the model is of no use then.
     """
+    weights_file(path)
     load_tensorflow()
     suffix = _suffix(path)
     with tempfile.TemporaryDirectory(prefix="millrace-weights-") as scratch:
@@ -58,8 +70,6 @@ def _suffix(path: Path) -> str:
     """By which Keras tells the format."""
     import h5py
 
-    if not path.is_file():
-        raise ModelError(f"there is no weights file {path}")
     if zipfile.is_zipfile(path):
         return ".keras"
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from millrace.cli import export_source
 from millrace.core.bundle import Bundle, read_bundle
 from millrace.core.errors import ExitCode, ModelError
 from millrace.core.load_tensorflow import load_tensorflow
@@ -54,6 +55,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "note.txt").write_text("no model")
     (folder / "labels.txt").write_text(LABELS)
     (folder / "few.txt").write_text("a\nb\n")
+    (folder / "empty.txt").write_text("\n")
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     made = Workshop(folder)
     shutil.copytree(made("by_operations").path, folder / "myTag")
     torn = shutil.copytree(made("by_operations").path, folder / "torn-variables")
@@ -166,6 +169,42 @@ def test_a_bundle_that_disagrees_is_not_published(
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_version_that_stands_is_told_before_a_network_is_made(
+    export: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = ("digits", "--weights", "none", "--version", "3")
+    assert export(*digits).code == 0
+
+    def laborious(*args: Any, **facts: Any) -> Any:
+        raise AssertionError("it works in vain")
+
+    monkeypatch.setattr(export_source, "find_source", laborious)
+    assert export(*digits).code == ExitCode.CONFLICT
+
+
+def test_weights_of_the_environment_are_of_architectures(
+    export: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be meant for fine-tuning."""
+    monkeypatch.setenv("MILLRACE_WEIGHTS", "none")
+    assert export("mine.keras").code == 0
+    assert export("digits").code == 0
+    assert export("mine.keras", "--weights", "none").code == ExitCode.USAGE
+
+
+def test_it_is_told_when_nobody_says_the_scale(export: Invoke) -> None:
+    assert "without --scale the model gets pixels of 0 to 255" in export("mine.keras").err
+    assert export("mine.keras", "--scale", "none").err == ""
+    assert export("digits", "--weights", "none").err == ""
+
+
+@pytest.mark.parametrize(
+    "source", ["faces.keras", "faces/saved_model.pb", "faces/saved_model.pbtxt", "faces.pbtxt"]
+)
+def test_a_model_is_called_after_its_file_or_directory(source: str) -> None:
+    assert export_source.default_name(source) == "faces"
+
+
 MODEL, USAGE, NOT_FOUND = ExitCode.MODEL, ExitCode.USAGE, ExitCode.NOT_FOUND
 
 
@@ -182,6 +221,8 @@ MODEL, USAGE, NOT_FOUND = ExitCode.MODEL, ExitCode.USAGE, ExitCode.NOT_FOUND
         (["newer"], MODEL, "schema_version"),
         (["mine.keras", "--labels", "few.txt"], MODEL, "2 labels for 10 classes"),
         (["mine.keras", "--labels", "none.txt"], NOT_FOUND, "none.txt"),
+        (["mine.keras", "--labels", "empty.txt"], USAGE, "empty.txt holds no labels"),
+        (["mine.keras", "--labels", "latin.txt"], MODEL, "latin.txt"),
         (["mine.keras", "--name", "../up"], USAGE, "'../up' does not name a model"),
         (["mine.keras", "--version", "../2"], USAGE, "'../2' is not a version"),
         (["mine.keras", "--version", "v2"], USAGE, "TensorFlow Serving"),
@@ -203,9 +244,10 @@ MODEL, USAGE, NOT_FOUND = ExitCode.MODEL, ExitCode.USAGE, ExitCode.NOT_FOUND
         (["none.keras"], NOT_FOUND, "none.keras"),
         (["none.pb", *BY_NAMES], NOT_FOUND, "none.pb"),
         (["some/where"], NOT_FOUND, "some/where"),
-        (["digit", "--weights", "none"], USAGE, "--weights"),
+        (["digit", "--weights", "none"], NOT_FOUND, "digits"),
         (["digit"], NOT_FOUND, "digits"),
         (["digits"], USAGE, "which weights"),
+        (["pnasnet5_mobile", "--weights", "imagenet"], MODEL, "no ImageNet weights of pnasnet5"),
         (["digits", "--weights", "none.h5"], NOT_FOUND, "none.h5"),
         (["digits", "--weights", "torn.keras"], MODEL, "torn.keras"),
     ],

@@ -41,7 +41,7 @@ def test_a_bundle_shows_its_card_and_runs(run: Invoke, repository: Path) -> None
 
 def test_people_see_the_same(run: Invoke, repository: Path) -> None:
     shown = run("inspect", str(repository / "tiny" / "1")).out
-    for words in ("tiny:1, classification", "8 x 8 L", "4 labels", "signature", "freezes", "yes"):
+    for words in ("tiny:1, classification", "8 × 8 L", "4 labels", "signature", "freezes", "yes"):
         assert words in shown
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from millrace.cli.local import FIRST_FAILURES, crew_of
+from millrace.cli.local import FIRST_FAILURES, _pinned, crew_of
 from millrace.core.errors import ExitCode
 from millrace.worker import supervisor
 from tests.support import capture_logs, wait_until
+from tests.unit.core.support import a_spec
 from tests.unit.worker.test_supervisor import Hasty
 
 pytestmark = pytest.mark.usefixtures("no_environment")
@@ -42,3 +43,10 @@ def test_processes_that_end_for_good_do_not_keep_failing(
         assert crew.code == ExitCode.NOT_FOUND
         assert not crew.keeps_failing
     assert "holds no SavedModel" in capfd.readouterr().err
+
+
+def test_processes_that_start_again_serve_the_version_the_job_is_for() -> None:
+    pinned = a_spec(model={"name": "tiny", "version": "3", "digest": "sha256:abc"})
+    assert _pinned(pinned) == {"MILLRACE_MODEL": "tiny:3"}
+    # Of a directory's model there is one.
+    assert _pinned(a_spec(model="tiny")) == {}

@@ -14,7 +14,7 @@ from millrace.core.errors import ModelError
 from millrace.export.pictures import pictures
 from millrace.export.predict import Predict
 from millrace.export.unfrozen import unfrozen_predict
-from tests.unit.worker.saved_models import SIDE, SavedModel, Workshop
+from tests.unit.worker.saved_models import CLASSES, SIDE, SavedModel, Workshop
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,16 @@ def test_a_source_of_another_shape_is_refused(made: Workshop) -> None:
     model = made("scaled_by_tf")
     with pytest.raises(ModelError, match=r"0\.0% have the same best answer"):
         refuse_disagreement(model.bundle(), lambda pixels: model.direct(pixels)[:, 1:])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_answers_no_numbers_is_refused(value: float, made: Workshop) -> None:
+    """Both may well agree on it, and each image would be an error."""
+    with pytest.raises(ModelError, match="answers NaN or infinity"):
+        refuse_disagreement(
+            made("scaled_by_tf").bundle(),
+            lambda pixels: np.full((len(pixels), CLASSES), value, np.float32),
+        )
 
 
 @pytest.mark.parametrize(

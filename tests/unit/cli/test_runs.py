@@ -27,8 +27,9 @@ def test_json_has_everything(run: Invoke, tmp_path: Path) -> None:
     write_run(tmp_path / "2", epochs=0, seed=7)
     said = run("runs", "compare", str(tmp_path / "1"), str(tmp_path / "2"), "--json")
     assert said.code == 0, said
-    first, second = json.loads(said.out)
-    assert first["differing"] == second["differing"] == ["seed"]
+    printed = json.loads(said.out)
+    first, second = printed["runs"]
+    assert printed["differing"] == ["seed"]
     assert (first["state"], second["state"]) == ("finished", "unfinished")
     assert (first["accuracy"], second["accuracy"]) == (0.4, None)
     assert first["flags"] == {"epochs": 4, "seed": 0}

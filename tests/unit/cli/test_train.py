@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from millrace.core.bundle import read_bundle
-from millrace.core.errors import ExitCode
+from millrace.cli import training
+from millrace.core.bundle import Bundle, read_bundle
+from millrace.core.errors import ExitCode, ModelError
 from tests.support import random_pixels, write_png
 from tests.unit.cli.conftest import Invoke
 from tests.unit.models.idx_files import write_digit_folders, write_pair
@@ -35,7 +37,7 @@ def test_a_run_ends_with_its_accuracy_and_a_bundle(
     assert (report["epochs"], report["resumed_after"]) == (2, 0)
     assert (report["seen"], report["unseen"], report["skipped"]) == (80, 20, 0)
     bundle = read_bundle(place / "bundle" / "digits" / "1")
-    assert report["bundle"].endswith("run/bundle/digits/1")
+    assert report["bundle"] == str(place / "bundle" / "digits" / "1")
     assert bundle.labels == tuple("0123456789")
     assert (bundle.card.height, bundle.card.channels) == (8, "L")
     assert bundle.card.normalisation.scale == (255,)
@@ -81,6 +83,23 @@ def test_the_bundle_goes_where_and_by_the_name_it_is_told(run: Invoke, tmp_path:
     assert "stands already" in said.err
 
 
+def test_a_bundle_that_disagrees_is_not_published(
+    run: Invoke, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(bundle: Bundle, predict: Any) -> None:
+        assert predict(random_pixels(1, (2, 8, 8, 1))).shape == (2, 10)
+        raise ModelError("it disagrees")
+
+    monkeypatch.setattr(training, "refuse_disagreement", refuse)
+    said = run(
+        *("train", "digits", "--data", str(folder), "--run", str(tmp_path / "run")),
+        *("--epochs", "1", "--to", str(tmp_path / "repository"), "--json"),
+    )
+    assert said.code == ExitCode.MODEL, said
+    assert "it disagrees" in said.err
+    assert not (tmp_path / "repository").exists()
+
+
 def test_the_environment_may_say_it_all(
     run: Invoke, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +132,8 @@ GOOD = ("--epochs", "1")
         (("digits", "--version", "../1"), ExitCode.USAGE, "version"),
         (("digits", "--tag", ""), ExitCode.USAGE, "tag"),
         (("digits", "--to", "ftp//:x?", "--to", ""), ExitCode.USAGE, "not a place"),
+        (("digits", "--to", "s3://b/x/../y"), ExitCode.USAGE, "holds no '.' or '..'"),
+        (("digits", "--to", "idx/train-images-idx3-ubyte"), ExitCode.NOT_FOUND, "no model repos"),
         (("digits", "--resume"), ExitCode.NOT_FOUND, "no training run to go on with"),
         (("digits", "--data", "nowhere", *GOOD), ExitCode.NOT_FOUND, "nowhere"),
         (("mnist-cnn", "--data", "empty", *GOOD), ExitCode.USAGE, "neither idx files nor"),

@@ -107,6 +107,23 @@ def test_another_model_is_told_apart(run: Invoke, tiny: Path, source: Path) -> N
     assert said.out.endswith("does not agree\n")
 
 
+@pytest.mark.parametrize("name", ["larger", "coloured", "of-two"])
+def test_a_model_of_other_inputs_is_one_line(
+    name: str, run: Invoke, tiny: Path, tmp_path: Path
+) -> None:
+    import keras
+
+    shape = {"larger": (9, 9, 1), "coloured": (8, 8, 3)}.get(name, (8, 8, 1))
+    image = keras.Input(shape)
+    inputs = [image, keras.Input(shape)] if name == "of-two" else image
+    scores = keras.layers.Dense(4)(keras.layers.Flatten()(image))
+    keras.Model(inputs, scores, name="theirs").save(tmp_path / f"{name}.keras")
+    said = run("verify-model", str(tiny), "--against", str(tmp_path / f"{name}.keras"))
+    assert said.code == ExitCode.MODEL, said
+    assert said.err.startswith("millrace: theirs does not take what tiny takes: ")
+    assert said.err.count("\n") == 1
+
+
 def test_a_card_of_another_scale_is_told(run: Invoke, tiny: Path, source: Path) -> None:
     card = Card.read((tiny / CARD_FILE).read_bytes(), "").model_dump()
     wrong = Card.make(**(card | {"normalisation": {"mode": "none"}, "digest": None}))

@@ -109,6 +109,11 @@ def test_a_mean_for_each_channel_shares_one_scale() -> None:
     assert Normalisation.parse("1,2,3,4").mean_and_scale() == ((1, 2, 3), (4,))
 
 
+@pytest.mark.parametrize("text", ["tf", "torch", "caffe", "none", "0,255", "122.782,117,104.3,255"])
+def test_a_scale_is_spelled_as_it_is_read(text: str) -> None:
+    assert Normalisation.parse(text).spelled == text
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "custom", "TF", "1", "1,2,3", "1,2,3,4,5", "a,b", "1,0", "nan,1", "inf,1", "1,nan", "1,"],

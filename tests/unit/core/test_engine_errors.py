@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from millrace.core.engine_errors import LONGEST, as_model_errors, telling_line
-from millrace.core.errors import ModelError
+from millrace.core.errors import MissingExtra, ModelError
 
 OPENVINO = """Exception from src/inference/src/cpp/core.cpp:111:
 FrontEnd API failed with OpConversionFailure:
@@ -39,5 +39,12 @@ def test_whatever_is_raised_is_a_model_error() -> None:
 def test_a_model_error_passes_as_it_is() -> None:
     error = ModelError("no signature", hint="it has others")
     with pytest.raises(ModelError) as caught, as_model_errors("the model stumbles"):
+        raise error
+    assert caught.value is error
+
+
+def test_what_is_missing_passes_as_it_is() -> None:
+    error = MissingExtra("TensorFlow", "worker")
+    with pytest.raises(MissingExtra) as caught, as_model_errors("the model stumbles"):
         raise error
     assert caught.value is error

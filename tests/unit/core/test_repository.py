@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import ModelError, ModelNotFound
+from millrace.core.errors import ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, local_path
 from millrace.core.settings import StorageSettings
@@ -176,3 +176,9 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_only_a_file_location_has_a_local_path() -> None:
     assert local_path(Location.parse("/models")) == Path("/models")
     assert local_path(Location.parse("s3://models")) is None
+
+
+@pytest.mark.parametrize("place", ["memory://bucket/../models", "s3://bucket/a/./b", "s3://b/.."])
+def test_a_place_that_leads_elsewhere_is_no_repository(place: str) -> None:
+    with pytest.raises(UsageError, match="a repository's name"):
+        Repository(Stores(StorageSettings.load()), Location.parse(place))

@@ -43,6 +43,7 @@ def grow(file: Path, size: int) -> None:
 
 READERS: list[tuple[str, int, Callable[[JobDirectory], Any]]] = [
     ("job.json", sizes.MAX_SPEC_BYTES, lambda d: d.read_spec()),
+    ("model.json", sizes.MAX_MODEL_BYTES, lambda d: d.pinned_model()),
     ("manifest/part-00000.jsonl", sizes.MAX_PART_BYTES, lambda d: d.part_lines(0)),
     ("manifest/complete.json", sizes.MAX_COMPLETE_BYTES, lambda d: d.manifest_size()),
     (

@@ -9,12 +9,15 @@ import pytest
 
 from millrace.core.bundle import read_bundle
 from millrace.core.card import Card, Normalisation
-from millrace.core.errors import Conflict, ModelError, UsageError
+from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.repository import Repository
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
-from millrace.export import Facts, export_keras
+from millrace.export import Facts, bundle, export_keras
+from millrace.export.bundle import Destination, check_version, export_source
+from millrace.export.publish import publish
+from millrace.export.source import Source, Written
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,46 @@ def test_a_version_that_is_said_is_never_another(model: Any, tmp_path: Path) -> 
     assert read_bundle(tmp_path / "m" / "4").card.normalisation.mode == "tf"
 
 
-@pytest.mark.parametrize("version", ["v2", "1.0", "01", "-1", "1/2", "..", "٣", "1" * 19])
+def test_a_version_that_stands_is_told_before_the_work(model: Any, tmp_path: Path) -> None:
+    class Laborious(Source):
+        facts = Facts()
+
+        def write(self, path: Path, facts: Facts) -> Written:
+            raise AssertionError("it works in vain")
+
+    export(model, tmp_path, version="4")
+    with pytest.raises(Conflict, match="stands already"):
+        export_source(Laborious(), Facts(name="m", version="4"), Destination(str(tmp_path)))
+
+
+def test_force_replaces_no_version_that_was_worked_out(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another works out the same number, and is there first."""
+    real = publish
+
+    def overtaken(stores: Stores, path: Path, target: Location, *, force: bool) -> None:
+        monkeypatch.setattr(bundle, "publish", real)
+        real(stores, path, target)
+        real(stores, path, target, force=force)
+
+    monkeypatch.setattr(bundle, "publish", overtaken)
+    assert export(model, tmp_path, force=True) == "2"
+
+
+def test_bytes_are_not_scaled(tmp_path: Path) -> None:
+    load_tensorflow()
+    import keras
+
+    image = keras.Input((2, 2, 1), dtype="uint8")
+    scores = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    of_bytes = keras.Model(image, scores)
+    with pytest.raises(UsageError, match="takes bytes, which are not scaled"):
+        export(of_bytes, tmp_path, scale="tf")
+    assert export(of_bytes, tmp_path, scale="none") == "1"
+
+
+@pytest.mark.parametrize("version", ["v2", "1.0", "01", "-1", "1/2", "..", "٣", "1٣", "1" * 19])
 def test_other_versions_are_refused(version: str, model: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="version"):
         export(model, tmp_path, version=version)
@@ -179,3 +221,16 @@ def test_facts_that_make_no_sense_are_refused(said: dict[str, Any]) -> None:
 def test_a_label_is_one_line() -> None:
     with pytest.raises(ModelError, match="one line"):
         Facts(name="m", labels=("a\nb",)).check()
+
+
+@pytest.mark.parametrize("what", ["file", "bucket"])
+def test_where_no_repository_can_be_is_told_before_the_work(
+    what: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file")
+    if what == "bucket":
+        place = f"s3://not-{request.getfixturevalue('bucket')}/models"
+    stores = Stores(Settings.load())
+    with pytest.raises(ModelNotFound, match="no model repository"):
+        check_version(Repository(stores, Location.parse(place)), "m", None)

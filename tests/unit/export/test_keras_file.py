@@ -12,6 +12,7 @@ import pytest
 
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
+from millrace.export import keras_file
 from millrace.export.keras_file import load_keras
 
 
@@ -127,6 +128,107 @@ def test_python_code_in_a_file_is_not_run(name: str, keras: Any, tmp_path: Path)
     with pytest.raises(ModelError, match="Lambda layer evil"):
         load_keras(tmp_path / name)
     assert not Path(witness).exists()
+
+
+def with_layer(model: Any, path: Path, **said: Any) -> None:
+    """Save the model with other things said of its first layer after the input."""
+    model.save(path)
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        config = json.loads(parts["config.json"])
+        config["config"]["layers"][1].update(said)
+        parts["config.json"] = json.dumps(config).encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, content)
+        return
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1].update(said)
+        file.attrs["model_config"] = json.dumps(config)
+
+
+FOREIGN = {"name": "evil", "filepath": "s3://theirs/model", "call_endpoint": "serve"}
+LAMBDA = {"class_name": "__lambda__", "config": {"code": "", "defaults": None, "closure": None}}
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"class_name": "TFSMLayer", "config": FOREIGN}, "the TFSMLayer layer evil"),
+        (
+            {"class_name": "layers.TFSMLayer", "module": "keras", "config": FOREIGN},
+            "the TFSMLayer layer evil",
+        ),
+        (
+            {"class_name": "Mine", "registered_name": "p>TFSMLayer", "config": FOREIGN},
+            "the TFSMLayer layer evil",
+        ),
+        (
+            {"config": {"activation": {"class_name": "function", "config": "TFSMLayer"}}},
+            "the TFSMLayer layer TFSMLayer",
+        ),
+        (
+            {"class_name": "TorchModuleWrapper", "config": {"name": "evil"}},
+            "the TorchModuleWrapper layer evil",
+        ),
+        ({"config": {"activation": LAMBDA}}, "a lambda"),
+        (
+            {"class_name": "Lambda", "config": {"name": "old", "function": ["4wEA", None, None]}},
+            "the Lambda layer old",
+        ),
+    ],
+    ids=["layer", "by a path", "registered", "reference", "torch", "lambda", "of Keras 2"],
+)
+def test_what_runs_code_is_refused_before_keras_sees_it(
+    name: str,
+    said: dict[str, Any],
+    told: str,
+    model: Any,
+    keras: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_layer(model, tmp_path / name, **said)
+    seen: list[Any] = []
+    monkeypatch.setattr(keras.saving, "load_model", lambda *args, **kw: seen.append(args))
+    with pytest.raises(ModelError, match=f"holds code of its own in {told}, which is not run"):
+        load_keras(tmp_path / name)
+    assert not seen
+
+
+def test_a_lambda_layer_of_a_function_of_keras_is_no_code(keras: Any, tmp_path: Path) -> None:
+    layer = keras.layers.Lambda(keras.activations.relu)
+    keras.Sequential([keras.Input((4, 4, 3)), layer]).save(tmp_path / "m.keras")
+    loaded = load_keras(tmp_path / "m.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(-IMAGES)), 0 * IMAGES)
+
+
+def test_a_configuration_without_end_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras_file, "MAX_KERAS_CONFIG_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", " " * 1001)
+    with pytest.raises(ModelError, match=r"its config\.json is of 1\.0 kB"):
+        load_keras(tmp_path / "bomb.keras")
+
+
+def test_a_configuration_without_a_bottom_is_told(tmp_path: Path) -> None:
+    import h5py
+
+    deep = "[" * 50_000
+    with zipfile.ZipFile(tmp_path / "deep.keras", "w") as archive:
+        archive.writestr("config.json", deep)
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        file.attrs["model_config"] = deep
+    for name in ("deep.keras", "deep.h5"):
+        with pytest.raises(ModelError, match="nested too deeply"):
+            load_keras(tmp_path / name)
 
 
 def test_other_archives_and_files_are_no_model(tmp_path: Path) -> None:

@@ -270,25 +270,30 @@ def test_no_one_sees_a_mixture_while_a_version_is_replaced(
     assert set(seen[2:-1]) == {None}
 
 
+def failing_once(at: str) -> WatchedStores:
+    """Stores that fail to write one file of a version that is to be replaced, the first time."""
+    failed = threading.Event()
+    keys: list[str] = []
+
+    def fail_once(key: str) -> None:
+        keys.append(key)
+        # The first write of the card is the attempt to claim a version that is not there.
+        claim = at == "millrace.json" and keys.count(key) == 1
+        if key.endswith(at) and not claim and not failed.is_set():
+            failed.set()
+            raise StorageUnavailable(f"the line was cut at {key}")
+
+    return WatchedStores(fail_once)
+
+
 @pytest.mark.parametrize("at", ["millrace.json", "variables.data", "saved_model.pb"])
 def test_if_replacing_fails_the_old_version_is_back(
     at: str, stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
 ) -> None:
     publish(stores, bundle, place)
     before = content(stores, place)
-    failed = threading.Event()
-    claims: list[str] = []
-
-    def fail_once(key: str) -> None:
-        claims.append(key)
-        first = len([each for each in claims if each == key]) == 1
-        # The first write of the card is the attempt to claim a version that is not there.
-        if key.endswith(at) and not failed.is_set() and (at != "millrace.json" or not first):
-            failed.set()
-            raise StorageUnavailable(f"the line was cut at {key}")
-
     with pytest.raises(StorageUnavailable):
-        publish(WatchedStores(fail_once), replacement(tmp_path), place, force=True)
+        publish(failing_once(at), replacement(tmp_path), place, force=True)
     assert content(stores, place) == before
     assert Repository(stores, library).versions("tiny") == ["1"]
     publish(stores, tmp_path / "new", place, force=True)
@@ -324,3 +329,76 @@ def test_what_is_left_unfinished_is_not_replaced(
     stores.open(place).create(place.prefix + CARD_FILE, b"{}")
     with pytest.raises(Conflict, match="unfinished"):
         publish(stores, bundle, place, force=True)
+
+
+# --- a SavedModel of others, which has no card, and so no claim ---
+
+
+@pytest.fixture(params=["saved_model.pb", "saved_model.pbtxt"])
+def theirs(request: pytest.FixtureRequest, stores: Stores, place: Location) -> dict[str, bytes]:
+    files = {request.param: b"their graph", "variables/variables.data": b"their weights"}
+    files["variables/more.data"] = b"which we do not have"
+    for name, data in files.items():
+        stores.open(place).put(place.prefix + name, data)
+    return files
+
+
+def test_one_without_a_card_is_a_conflict_and_stays(
+    stores: Stores, place: Location, bundle: Path, theirs: dict[str, bytes]
+) -> None:
+    with pytest.raises(Conflict, match="stands already"):
+        publish(stores, bundle, place)
+    assert content(stores, place) == theirs
+
+
+def test_by_force_one_without_a_card_is_replaced_whole(
+    stores: Stores, place: Location, bundle: Path, theirs: dict[str, bytes], tmp_path: Path
+) -> None:
+    publish(stores, bundle, place, force=True)
+    assert names(stores, place) == FILES
+    assert is_whole(local_copy(stores, place, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("at", ["millrace.json", "variables.data", "saved_model.pb"])
+def test_if_replacing_one_without_a_card_fails_it_is_back(
+    at: str, stores: Stores, place: Location, bundle: Path, theirs: dict[str, bytes]
+) -> None:
+    with pytest.raises(StorageUnavailable):
+        publish(failing_once(at), bundle, place, force=True)
+    assert content(stores, place) == theirs
+
+
+def test_what_comes_between_is_not_overwritten(
+    stores: Stores, place: Location, bundle: Path
+) -> None:
+    """Another tool puts its graph there when ours has looked, and is about to claim the place."""
+
+    def come(key: str) -> None:
+        if key.endswith(CARD_FILE):
+            stores.open(place).put(place.prefix + "saved_model.pb", b"their graph")
+
+    with pytest.raises(Conflict, match="stands already"):
+        publish(WatchedStores(come), bundle, place)
+    assert content(stores, place) == {"saved_model.pb": b"their graph"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_lies_there_without_a_graph_is_not_overwritten(
+    force: bool, stores: Stores, place: Location, bundle: Path
+) -> None:
+    stores.open(place).put(place.prefix + "variables/variables.data", b"on its way")
+    with pytest.raises(Conflict, match="unfinished"):
+        publish(stores, bundle, place, force=force)
+    assert content(stores, place) == {"variables/variables.data": b"on its way"}
+
+
+def test_whose_claim_was_removed_publishes_nothing(
+    stores: Stores, place: Location, bundle: Path
+) -> None:
+    def remove_the_claim(key: str) -> None:
+        if key.endswith("variables.data"):
+            stores.open(place).delete(place.prefix + CARD_FILE)
+
+    with pytest.raises(Conflict, match="was removed while"):
+        publish(WatchedStores(remove_the_claim), bundle, place)
+    assert names(stores, place) == []

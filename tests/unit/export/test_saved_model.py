@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from millrace.core.bundle import Bundle, read_bundle
 from millrace.core.card import CARD_FILE, Normalisation
-from millrace.core.errors import ModelError, ModelNotFound, UsageError
+from millrace.core.errors import MissingExtra, ModelError, ModelNotFound, UsageError
 from millrace.export import Facts, Predict, export_saved_model
 from millrace.worker.session import Session
 from tests.support import random_pixels
@@ -259,3 +260,20 @@ def test_a_refusal_publishes_nothing(made: Workshop, tmp_path: Path) -> None:
             check=refuse,
         )
     assert not (tmp_path / "into").exists()
+
+
+def test_without_tensorflow_it_is_told_what_to_install(
+    made: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made("by_operations").path
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(MissingExtra):
+        export_saved_model(path, Facts(name="m", **BY_NAMES), repository=str(tmp_path))
+
+
+def test_one_that_cannot_be_copied_is_one_line(made: Workshop, tmp_path: Path) -> None:
+    path = shutil.copytree(made("by_operations").path, tmp_path / "theirs")
+    (path / "assets").mkdir(exist_ok=True)
+    (path / "assets" / "words.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match="cannot be copied"):
+        exported(path, tmp_path, **BY_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from millrace.core.errors import BadData, Conflict, ObjectNotFound, StorageUnavailable
-from millrace.models.run_directory import KEPT, RunDirectory, open_run
+from millrace.models.run_directory import KEPT, LOCK, RunDirectory, open_run
 from millrace.models.training_record import DataSummary, Epoch, Result, RunRecord, State
 
 
@@ -60,6 +61,25 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
             run.commit(epoch(number), saves)
     names = sorted(os.listdir(tmp_path / "checkpoints"))
     assert names == [f"epoch-{number:04d}.weights.h5" for number in range(7 - KEPT, 7)]
+
+
+def test_the_last_are_kept_of_ten_thousand_too(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        for number in range(9_998, 10_002):
+            run.commit(epoch(number), saves)
+            assert run.checkpoint() is not None
+    names = os.listdir(tmp_path / "checkpoints")
+    assert set(names) == {f"epoch-{number}.weights.h5" for number in (9999, 10000, 10001)}
+
+
+def test_who_only_looks_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_run(tmp_path):
+        pass
+    looking = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda seconds: os.close(looking))
+    with open_run(tmp_path):
+        pass
 
 
 def test_an_epoch_whose_weights_cannot_be_saved_does_not_count(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from millrace.core.errors import BadData, Conflict
+from millrace.core.errors import BadData, Conflict, ModelError
 from millrace.models.labelled import Dataset
 from millrace.models.recipes import Asked, Recipe, classifier
 from millrace.models.run_directory import open_run
@@ -176,6 +176,19 @@ def test_the_first_weights_are_put_in_once(tmp_path: Path, digits: Dataset) -> N
     interrupted(tmp_path, digits, chosen, batch=8)
     trained(tmp_path, digits, chosen)
     assert len(begun) == 1
+
+
+def test_a_run_whose_first_weights_cannot_be_had_has_not_begun(
+    tmp_path: Path, digits: Dataset
+) -> None:
+    """So that it can be asked for again with others."""
+
+    def fails(model: Any) -> None:
+        raise ModelError("no internet")
+
+    with pytest.raises(ModelError):
+        trained(tmp_path, digits, replace(recipe(seed=5), begin=fails))
+    assert trained(tmp_path, digits, recipe(seed=6)).resumed_after == 0
 
 
 def test_training_in_memory_is_the_same_training(tmp_path: Path, digits: Dataset) -> None:

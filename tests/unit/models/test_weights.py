@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from millrace.core.errors import ModelError
+from millrace.core.errors import ModelError, ModelNotFound
 from millrace.models import build
 
 PIXELS = np.random.default_rng(4).random((3, 8, 8, 1), np.float32)
@@ -131,7 +131,8 @@ def test_more_layers_than_the_model_has_are_refused(old: bool, tmp_path: Path) -
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none.weights.h5"
-    assert refused(path) == f"there is no weights file {path}"
+    with pytest.raises(ModelNotFound, match=f"there is no weights file {path}"):
+        build("digits", weights=path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all\n" * 100])
