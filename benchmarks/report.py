@@ -25,7 +25,8 @@ is. Efficiency is rate ÷ limit, round by round. Agreement is the share of image
 that of the plain signature on pictures decoded whole and shrunk as the contender's own library does
 it: with a filter, or (tf-data) by samples; the worst round counts. The S3 endpoint is a server of
 our own on the same cores, for moto's would be the bottleneck; its CPU per image is told. Listing
-the pictures counts for the peers and not for millrace; it takes milliseconds. Weights are random.
+the pictures counts for the peers and not for millrace; it takes milliseconds from disk, and up to a
+fifth of a second from S3. Weights are random.
 """
 
 
