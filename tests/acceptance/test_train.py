@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         assert process.returncode == 130
         assert f"keeps {finished} of 6 epochs" in said
 
-    (unfinished,) = millrace_json("runs", "compare", str(run), env={})
+    (unfinished,) = millrace_json("runs", "compare", str(run), env={})["runs"]
     assert (unfinished["state"], unfinished["epochs_done"]) == ("unfinished", finished)
     report = millrace_json(*command(data, run), "--resume", env={})
     assert (report["epochs"], report["resumed_after"]) == (6, finished)
