@@ -40,7 +40,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
         elif not standing.intersection(SAVED_MODELS):
             raise Conflict(
                 f"{target} is being published, or was left unfinished",
-                hint="remove it, or publish under the next version",
+                hint=f"publish under the next version; {_how_to_remove(target)}",
             )
         elif not force:
             raise stands_already(target)
@@ -143,6 +143,12 @@ def _split(target: Location) -> tuple[Location, str]:
         return Location("file", str(path.parent)), path.name
     parent, _, name = target.prefix.rstrip("/").rpartition("/")
     return Location(target.scheme, target.root, f"{parent}/" if parent else ""), name
+
+
+def _how_to_remove(target: Location) -> str:
+    home, version = _split(target)
+    repository, name = _split(home)
+    return f"if nobody is at it:  millrace models rm {name}:{version} --models {repository}"
 
 
 def _lying(store: Store, target: Location) -> set[str]:

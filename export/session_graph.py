@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from millrace.core.card import tensor_name
 from millrace.core.errors import ModelError
+from millrace.core.near import MOST, near
 from millrace.export.inspect_interface import of_operations
 from millrace.export.inspect_tensors import Tensors
-from millrace.export.near import MOST, near
 
 MANY = "name one of each with --input-op and --output-op"
 

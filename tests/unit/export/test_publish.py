@@ -10,7 +10,7 @@ import pytest
 
 from millrace.core.bundle import compute_digest, read_bundle
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import Conflict, StorageUnavailable
+from millrace.core.errors import Conflict, ObjectNotFound, StorageUnavailable
 from millrace.core.repository import Repository
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, ObjectInfo, Store, Stores
@@ -327,8 +327,16 @@ def test_what_is_left_unfinished_is_not_replaced(
 ) -> None:
     """Its publisher may still be at it, and their files would mix."""
     stores.open(place).create(place.prefix + CARD_FILE, b"{}")
-    with pytest.raises(Conflict, match="unfinished"):
+    with pytest.raises(Conflict, match="unfinished") as caught:
         publish(stores, bundle, place, force=True)
+    remove = f"millrace models rm tiny:1 --models {place.uri.removesuffix('/tiny/1')}"
+    assert remove in (caught.value.hint or "")
+
+
+def test_a_bucket_that_is_not_there_is_told(bundle: Path, bucket: str) -> None:
+    nowhere = Location.parse(f"s3://{bucket}-not/models/tiny/1")
+    with pytest.raises(ObjectNotFound, match="there is no such bucket"):
+        publish(Stores(Settings.load()), bundle, nowhere)
 
 
 # --- a SavedModel of others, which has no card, and so no claim ---
