@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -24,7 +27,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         from millrace.core.errors import ExitCode, MillraceError
 
         try:
-            return function(*args, **kwargs)
+            with _terminable():
+                return function(*args, **kwargs)
         except MillraceError as error:
             report(error, as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(error.exit_code) from None
@@ -48,6 +52,22 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(ExitCode.INTERNAL) from None
 
     return wrapper
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, so that what is half done is taken back."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def refuse_silence(what: str, *, yes: bool, as_json: bool) -> None:

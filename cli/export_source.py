@@ -81,12 +81,12 @@ def _architecture(name: str, said: Facts, weights: str | None) -> Source:
         )
     known = architecture(name)
     published = weights == PUBLISHED
-    # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
-    own = published or known.labels is not imagenet.labels
-    labels = tuple(known.labels()) if own and said.labels is None else None
     classes = (said.label_offset or 0) + len(said.labels) if said.labels else known.classes
     given = None if weights == RANDOM else weights
     model = build(name, num_classes=classes, weights=given)
+    # ImageNet's labels have to be fetched, and a file's weights may be of other classes.
+    own = published or known.labels is not imagenet.labels
+    labels = tuple(known.labels()) if own and said.labels is None else None
     return KerasSource(
         model,
         Facts(

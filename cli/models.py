@@ -111,7 +111,7 @@ def rm(
     if as_json:
         print_json({"name": ref.name, "version": ref.version, "objects_removed": removed})
     else:
-        print(f"removed {ref}: {removed:,} objects")
+        print(f"removed {ref}: {removed:,} object{'' if removed == 1 else 's'}")
 
 
 def _refuse_given(ctx: typer.Context) -> None:

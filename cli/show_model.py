@@ -99,7 +99,8 @@ def show(found: Inspected) -> None:
     facts, table = found.facts, grid()
     table.add_row("model", escape(str(facts.path)))
     form = "" if facts.form == "binary" else f", as {facts.form}"
-    table.add_row("size", f"{shown_bytes(facts.bytes)} in {facts.files:,} files{form}")
+    files = f"{facts.files:,} file{'' if facts.files == 1 else 's'}"
+    table.add_row("size", f"{shown_bytes(facts.bytes)} in {files}{form}")
     for name, text in _card_rows(found):
         table.add_row(name, text)
     print_table(table)

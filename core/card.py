@@ -188,4 +188,8 @@ def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     message: str = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "a card has no such field"
+    elif where == "schema_version":
+        message = f"it is {problem['input']!r}, and this millrace reads 1"
     return f"{where}: {message}" if where else message

@@ -9,7 +9,11 @@ from millrace.core.errors import ModelError
 
 LONGEST = 300
 
-_WHERE = ("Check ", "Exception from", "FrontEnd", "Graph execution error:")
+_WHERE = (
+    *("Graph execution error:", "Detected at node", "Node: "),
+    *("Exception from", "Check ", "FrontEnd", "While validating node", "Shape inference input"),
+    *("Model wasn't fully converted", "-- "),
+)
 """How lines begin that tell where it happened, and not what."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.core.errors import ModelError, ModelNotFound
-from millrace.export.near import near
+from millrace.core.near import near
 
 _PART = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
@@ -80,7 +80,9 @@ def _variable(tf: Any, operation: Any, shape: Any) -> Any:
     by_handle = operation.type == "VarHandleOp"
     if by_handle:
         assign = tf.raw_ops.AssignVariableOp(resource=tensor, value=zeros)
-        snapshot = tf.raw_ops.ReadVariableOp(resource=tensor, dtype=dtype)
+        # Where TensorFlow looks for a variable's value when it freezes a graph.
+        read = f"{operation.name}/Read/ReadVariableOp"
+        snapshot = tf.raw_ops.ReadVariableOp(resource=tensor, dtype=dtype, name=read)
     else:
         assign = tf.raw_ops.Assign(ref=tensor, value=zeros).op
         snapshot = tf.identity(tensor)

@@ -33,7 +33,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
         if not _stands(store, target):
             raise Conflict(
                 f"{target} is being published, or was left unfinished",
-                hint="remove it, or publish under the next version",
+                hint=f"publish under the next version; {_how_to_remove(target)}",
             ) from None
         if not force:
             raise Conflict(f"{target} stands already", hint=OTHERWISE) from None
@@ -42,8 +42,8 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
     written = [CARD_FILE]
     try:
         for name in [*sorted(_names(bundle) - {CARD_FILE, SAVED_MODEL}), SAVED_MODEL]:
+            written.append(name)  # before: one that is cut short may have been carried out
             store.put(target.prefix + name, _blocks(bundle / name))
-            written.append(name)
     except BaseException:
         _remove(store, target, reversed(written))  # the claim goes last
         raise
@@ -111,6 +111,12 @@ def _split(target: Location) -> tuple[Location, str]:
         return Location("file", str(path.parent)), path.name
     parent, _, name = target.prefix.rstrip("/").rpartition("/")
     return Location(target.scheme, target.root, f"{parent}/" if parent else ""), name
+
+
+def _how_to_remove(target: Location) -> str:
+    home, version = _split(target)
+    repository, name = _split(home)
+    return f"if nobody is at it:  millrace models rm {name}:{version} --models {repository}"
 
 
 def _stands(store: Store, target: Location) -> bool:

@@ -70,7 +70,7 @@ class SavedModelSource(Source):
             tf = load_tensorflow()
             session = tf.compat.v1.Session(graph=tf.Graph())
             with session.graph.as_default():
-                meta = tf.compat.v1.saved_model.load(session, list(tags), str(path))
+                meta = tf.compat.v1.saved_model.load(session, list(tags), str(self._path))
             ends = self._ends(session.graph, meta, facts)
             graph = SessionGraph(tf, session, ends, str(self._path))
         return Written(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from millrace.core.card import tensor_name
 from millrace.core.errors import ModelError
-from millrace.export.near import MOST, near
+from millrace.core.near import MOST, near
 
 MANY = "name one of each with --input-op and --output-op"
 
@@ -51,7 +51,8 @@ def likely(graph: Any) -> str:
     operations = graph.get_operations()
     inputs = [each.name for each in operations if each.type == "Placeholder"]
     used = {tensor.op.name for each in operations for tensor in each.inputs}
-    last = [each for each in operations if each.outputs and each.name not in used and each.inputs]
+    fed = _fed(operations)
+    last = [each for each in fed if each.outputs and each.name not in used and each.inputs]
     softmax = [each.name for each in operations if each.type == "Softmax"]
     outputs = list(dict.fromkeys([*reversed(softmax), *(each.name for each in reversed(last))]))
     if not inputs or not outputs:
@@ -59,6 +60,15 @@ def likely(graph: Any) -> str:
     return (
         f"perhaps --input-op {' or '.join(inputs[:MOST])} --output-op {' or '.join(outputs[:MOST])}"
     )
+
+
+def _fed(operations: list[Any]) -> list[Any]:
+    """Those that something fed flows into; what saves and restores variables is none."""
+    names: set[str] = set()
+    for each in operations:  # in the order they were made, which is mostly that of the flow
+        if each.type == "Placeholder" or any(tensor.op.name in names for tensor in each.inputs):
+            names.add(each.name)
+    return [each for each in operations if each.name in names]
 
 
 def _tensor(graph: Any, where: str, operation: str) -> str:

@@ -17,6 +17,7 @@ from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.log import get_logger
+from millrace.core.near import near
 from millrace.worker.predictor import (
     BAKED_IN,
     OutOfMemoryError,
@@ -129,7 +130,11 @@ class Session(Predictor):
         try:
             graph.get_tensor_by_name(name)
         except (KeyError, ValueError):
-            raise ModelError(f"{self.bundle.path} has no operation {operation!r}") from None
+            close = near(operation.partition(":")[0], [op.name for op in graph.get_operations()])
+            raise ModelError(
+                f"{self.bundle.path} has no operation {operation!r}",
+                hint=f"perhaps {' or '.join(close)}" if close else None,
+            ) from None
         return name
 
     def _check_input(self, tensor: Any) -> int | None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-_REFUSED = re.compile(r"\(os error (1|13|30)\)")
-"""What a directory says that may not be written: EPERM, EACCES, EROFS."""
+_REFUSED = re.compile(r"\(os error (1|13|30)\)|non-2xx status code: 40[13]")
+"""What a directory says that may not be written: EPERM, EACCES, EROFS; or a bucket, to a writer."""
 
 _UNANSWERED = "HTTP error"
 """In an error of obstore after a request that got no answer, or only half of one."""
@@ -174,6 +174,8 @@ def translate(error: BaseException, what: str) -> BaseException:
     """The millrace error an obstore error means; errors not obstore's come back unchanged."""
     line = _line(error)
     if isinstance(error, FileNotFoundError | oe.NotFoundError):
+        if "NoSuchBucket" in str(error):
+            return ObjectNotFound(f"{what}: there is no such bucket")
         return ObjectNotFound(f"{what} does not exist")
     if isinstance(error, oe.AlreadyExistsError):
         return AlreadyExists(f"{what} already exists")
@@ -181,7 +183,7 @@ def translate(error: BaseException, what: str) -> BaseException:
         return SourceChanged(f"{what} is no longer the object that was listed")
     if isinstance(error, PermissionError | oe.PermissionDeniedError | oe.UnauthenticatedError):
         return AccessDenied(f"{what}: access denied")
-    if isinstance(error, oe.GenericError) and _REFUSED.search(str(error)):
+    if isinstance(error, oe.GenericError | OSError) and _REFUSED.search(str(error)):
         return AccessDenied(f"{what}: access denied")
     if isinstance(error, oe.BaseError | OSError | ValueError):
         return StorageUnavailable(f"{what}: {line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime
 
 import pytest
@@ -131,6 +132,25 @@ def test_an_end_that_is_meant_passes(error: BaseException) -> None:
 def test_ctrl_c_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     failing(KeyboardInterrupt())
     assert capsys.readouterr().err == "millrace: interrupted\n"
+
+
+def test_sigterm_does_what_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
+    taken_back: list[str] = []
+
+    @command
+    def half_done() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("it went on")
+        finally:
+            taken_back.append("files")
+
+    with pytest.raises(typer.Exit) as ended:
+        half_done()
+    assert ended.value.exit_code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "millrace: interrupted\n"
+    assert taken_back == ["files"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_what_a_command_returns_is_passed_on() -> None:

@@ -13,10 +13,30 @@ Check 'unconverted.empty()' failed at src/frontends/tensorflow/src/frontend.cpp:
 [TensorFlow Frontend] no conversion rule for NonMax
 """
 
+UNCONVERTED = """Exception from src/inference/src/cpp/core.cpp:84:
+Check 'false' failed at src/frontends/common_translators/src/unconverted_ops_report.cpp:151:
+FrontEnd API failed with OpConversionFailure:
+Model wasn't fully converted. Failed operations detailed log:
+-- VariableV2 with a message:
+Variable or resource `t0` is not initialized, model is inconsistent
+Summary:
+-- Conversion is failed for: VariableV2
+"""
+
+TRUNCATED = """Graph execution error:
+
+Detected at node 'save/RestoreV2' defined at (most recent call last):
+Node: 'save/RestoreV2'
+Read less bytes than requested
+  [[{{node save/RestoreV2}}]]
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (UNCONVERTED, "Variable or resource `t0` is not initialized, model is inconsistent"),
+        (TRUNCATED, "Read less bytes than requested"),
         (OPENVINO, "[TensorFlow Frontend] no conversion rule for NonMax"),
         ("Graph execution error:\n\n  Table not initialized.\n", "Table not initialized."),
         ("Check failed: one\n", "Check failed: one"),

@@ -111,7 +111,9 @@ def check_everywhere(bundle: Bundle, trained: Trained, tag: str) -> None:
     told = trained.answer(pixels.astype(np.float32))
     by_names = {"signature": None, "input_op": "input", "output_op": "softmax2"}
     other = Bundle(bundle.path, bundle.card.model_copy(update=by_names), ())
-    np.testing.assert_allclose(Session(bundle).predict(pixels), told, atol=1e-5)
+    session = Session(bundle)
+    assert session.unfrozen is None
+    np.testing.assert_allclose(session.predict(pixels), told, atol=1e-5)
     np.testing.assert_allclose(Session(other).predict(pixels), told, atol=1e-5)
     np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-5)
     loaded = tf.saved_model.load(str(bundle.path), tags=[tag])

@@ -156,6 +156,7 @@ def test_without_a_signature_the_likely_operations_are_told(made: Workshop, tmp_
     error = refused(made, "by_operations", tmp_path)
     assert "--input-op input_1" in (error.hint or "")
     assert "--output-op inferenceLayer/Softmax" in (error.hint or "")
+    assert "save/" not in (error.hint or ""), "what saves and restores variables is no output"
     half = refused(made, "by_operations", tmp_path, input_op="input_1")
     assert "which is the output operation" in half.message
 

@@ -161,6 +161,11 @@ def test_an_operation_that_is_not_there_is_named(fact: str, name: str, made: Wor
     assert repr(name) in refused(made("by_operations"), **{fact: name}).message
 
 
+def test_names_near_the_one_that_is_not_there_are_told(made: Workshop) -> None:
+    error = refused(made("by_operations"), output_op="inferenceLayer/Sofmax")
+    assert "inferenceLayer/Softmax" in (error.hint or "")
+
+
 def test_an_input_the_output_does_not_depend_on_is_refused(made: Workshop) -> None:
     refused(made("by_operations"), input_op="unrelated")
 

@@ -43,6 +43,7 @@ MEANINGS: list[tuple[Exception, type[MillraceError]]] = [
     (oe.GenericError("Unable to open: Permission denied (os error 13)"), AccessDenied),
     (oe.GenericError("Unable to open: Read-only file system (os error 30)"), AccessDenied),
     (oe.GenericError("Unable to open: No space left on device (os error 28)"), StorageUnavailable),
+    (OSError("Server returned non-2xx status code: 403 Forbidden: <Error>"), AccessDenied),
     (oe.UnknownConfigurationKeyError("key"), StorageUnavailable),
     (ConnectionResetError("reset"), StorageUnavailable),
     (TimeoutError("slow"), StorageUnavailable),
