@@ -68,14 +68,15 @@ def _claimed(store: Store, bundle: Path, target: Location) -> bool:
 
 
 def _write(store: Store, bundle: Path, target: Location, written: list[str]) -> None:
-    """Upload what a claimed version lacks, and note in `written` what is there."""
+    """Upload what a claimed version lacks, and note in `written` what may be there: before it is
+    put, for one that is cut short may have been carried out."""
     for name in sorted(_names(bundle) - {CARD_FILE, SAVED_MODEL}):
-        store.put(target.prefix + name, _blocks(bundle / name))
         written.append(name)
+        store.put(target.prefix + name, _blocks(bundle / name))
     if not _is_ours(store, bundle, target):
         raise Conflict(f"{target} was removed while it was published")
-    store.put(target.prefix + SAVED_MODEL, _blocks(bundle / SAVED_MODEL))
     written.append(SAVED_MODEL)
+    store.put(target.prefix + SAVED_MODEL, _blocks(bundle / SAVED_MODEL))
 
 
 def _is_ours(store: Store, bundle: Path, target: Location) -> bool:

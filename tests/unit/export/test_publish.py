@@ -41,10 +41,12 @@ def write_bundle(path: Path, *, weights: bytes = b"weights", labels: str | None 
 
 
 class Watched(Store):
-    """A real store, and what happens before each write of it."""
+    """A real store, and what happens before each write of it, and after."""
 
-    def __init__(self, store: Store, before_write: Callable[[str], None]) -> None:
-        self._store, self._before_write = store, before_write
+    def __init__(
+        self, store: Store, before_write: Callable[[str], None], after_write: Callable[[str], None]
+    ) -> None:
+        self._store, self._before_write, self._after_write = store, before_write, after_write
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         return self._store.list(prefix, after=after)
@@ -61,6 +63,7 @@ class Watched(Store):
     def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
         self._before_write(key)
         self._store.put(key, data)
+        self._after_write(key)
 
     def create(self, key: str, data: bytes) -> None:
         self._before_write(key)
@@ -73,12 +76,16 @@ class Watched(Store):
 class WatchedStores(Stores):
     """Stores whose writes are watched."""
 
-    def __init__(self, before_write: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        before_write: Callable[[str], None] = lambda key: None,
+        after_write: Callable[[str], None] = lambda key: None,
+    ) -> None:
         super().__init__(Settings.load())
-        self._before_write = before_write
+        self._before_write, self._after_write = before_write, after_write
 
     def open(self, location: Location) -> Store:
-        return Watched(super().open(location), self._before_write)
+        return Watched(super().open(location), self._before_write, self._after_write)
 
 
 @pytest.fixture
@@ -181,6 +188,21 @@ def test_what_was_interrupted_is_no_version(
     publish(stores, bundle, place)
     assert Repository(stores, library).versions("tiny") == ["0", "1"]
     assert names(stores, place) == FILES
+
+
+@pytest.mark.parametrize("name", ["variables.data", "saved_model.pb"])
+def test_what_was_written_when_ctrl_c_came_is_taken_away(
+    name: str, stores: Stores, place: Location, bundle: Path
+) -> None:
+    """It comes when the store has answered, and before anyone has taken note of that."""
+
+    def press(key: str) -> None:
+        if key.endswith(name):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(WatchedStores(after_write=press), bundle, place)
+    assert names(stores, place) == []
 
 
 @pytest.mark.parametrize("library", ["file"], indirect=True)
