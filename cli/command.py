@@ -34,6 +34,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("millrace: interrupted", file=sys.stderr)
+            # Where it came in the middle of exec() of a string (dataclasses do that), Python would
+            # end `python -m` by SIGINT, whatever the exit code; another exec() takes that back.
+            exec("")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except (typer.Exit, typer.Abort):
             raise

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import typer
@@ -167,3 +171,29 @@ def test_json_times_are_rfc_3339(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == (
         '{\n  "at": "2026-11-20T17:45:00+00:00",\n  "who": "naïve"\n}\n'
     )
+
+
+WHILE_A_STRING_IS_RUN = """
+import typer
+from millrace.cli.command import command
+
+@command
+def interrupted() -> None:
+    exec("raise KeyboardInterrupt")
+
+typer.run(interrupted)
+"""
+
+
+def test_an_interrupt_while_a_string_is_run_has_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(WHILE_A_STRING_IS_RUN)
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == ExitCode.INTERRUPTED, done
+    assert done.stderr == "millrace: interrupted\n"
