@@ -13,8 +13,8 @@ def error_of(status: int, body: bytes) -> e.MillraceError:
         problem = orjson.loads(body)
         code, detail = str(problem["code"]), str(problem["detail"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        kind = e.ServerUnavailable if status >= 500 else e.UsageError
-        return kind(f"the server answered {status}, and not as millrace does")
+        foreign = e.ServerUnavailable if status >= 500 else e.UsageError
+        return foreign(f"the server answered {status}, and not as millrace does")
     hint = problem.get("hint")
     if "stage" in problem and problem["stage"] in list(e.Stage):
         return e.ItemError(e.Stage(problem["stage"]), code, detail)

@@ -173,7 +173,7 @@ def test_more_tokens_stand_in_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["admin ci 0123456789abcdef", "viewer 0123456789abcdef", "viewer ci short"]
+    "line", ["admin ci 0123456789abcdef", "viewer 0123456789abcdef", "viewer ci tooshort7"]
 )
 def test_a_line_that_makes_no_sense_is_told_by_number(tmp_path: Path, line: str) -> None:
     file = tmp_path / "tokens"

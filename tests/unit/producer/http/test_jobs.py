@@ -155,7 +155,7 @@ def test_a_job_id_is_a_key_already(api: Api, asked: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é"])
 def test_an_odd_key_is_refused(api: Api, asked: dict[str, Any], key: str) -> None:
-    headers = {"idempotency-key": key.encode()}
+    headers = [(b"idempotency-key", key.encode())]
     assert api.operator.post("/v1/jobs", json=asked, headers=headers).status_code == 422
 
 

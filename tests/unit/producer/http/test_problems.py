@@ -18,12 +18,13 @@ def classes(kind: type[MillraceError] = MillraceError) -> list[type[MillraceErro
 
 
 def an_error(kind: type[MillraceError]) -> MillraceError:
-    made = {
-        errors.ItemError: lambda: ItemError(Stage.DECODE, "corrupt", "it broke"),
-        errors.BadManifest: lambda: errors.BadManifest("s3://b/m", 7, "it broke"),
-        errors.MissingExtra: lambda: errors.MissingExtra("it", "http"),
-    }.get(kind)
-    return made() if made else kind("it broke", hint="mend it")
+    if kind is ItemError:
+        return ItemError(Stage.DECODE, "corrupt", "it broke")
+    if kind is errors.BadManifest:
+        return errors.BadManifest("s3://b/m", 7, "it broke")
+    if kind is errors.MissingExtra:
+        return errors.MissingExtra("it", "http")
+    return kind("it broke", hint="mend it")
 
 
 @pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
