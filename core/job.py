@@ -179,6 +179,10 @@ class JobSpec(_Frozen):
             parse_deadline(value, datetime.now(UTC))
         return value
 
+    def __hash__(self) -> int:
+        # Labels are a dictionary; the id alone tells nearly all specs apart.
+        return hash((self.job_id, self.created_at))
+
     @property
     def plan(self) -> ChunkPlan:
         return ChunkPlan(self.chunk_size)

@@ -55,9 +55,10 @@ class Backend:
         for one in self._periodic:
             one.start()
 
-    def end_streams(self) -> None:
-        """End what would never end by itself."""
+    def wind_down(self) -> None:
+        """The server is about to stop: end what would never end by itself, begin nothing long."""
         self.watcher.end()
+        self.lister.leave_off()
 
     def stop(self) -> None:
         """First what begins new work, then the work."""

@@ -58,7 +58,7 @@ def serving(services: Services, settings: HttpSettings) -> Iterator[Api]:
             wait_until(lambda: server.started, what="the server has started")
             yield api
         finally:
-            app.state.backend.end_streams()
+            app.state.backend.wind_down()
             server.should_exit = True
             thread.join(30)
             api.close()

@@ -201,5 +201,5 @@ def test_there_are_only_so_many_streams(
 def test_a_server_that_stops_ends_its_streams(api: Api, spec: JobSpec) -> None:
     with listening(api) as events:
         next(events)
-        api.backend.end_streams()
+        api.backend.wind_down()
         assert [*events] == []
