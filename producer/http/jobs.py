@@ -129,6 +129,9 @@ async def status(
     return Response(posted.body, headers=NO_STORE, media_type=JSON)
 
 
+STATUS_ROUTE = router.routes[-1]
+
+
 def accepted(backend: Backend, job: str) -> Response:
     """202, with the status of a job that something was begun for."""
     backend.board.forget(job)
