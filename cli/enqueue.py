@@ -30,6 +30,7 @@ def enqueue(
     job_id: o.JobIdOption = None,
     error_threshold: o.ErrorThreshold = None,
     deadline: o.Deadline = None,
+    notify: o.Notify = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", envvar="MILLRACE_DRY_RUN", help="Count and check; no job."),
@@ -43,6 +44,7 @@ def enqueue(
     ] = None,
     models: o.Models = None,
     redis_url: o.RedisUrl = None,
+    log_format: o.LogFormat = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Enqueue a bucket or directory of images for prediction."""
@@ -55,8 +57,9 @@ def enqueue(
     from millrace.producer.preview import preview
     from millrace.producer.submit import make_spec, submit_spec
 
-    configure("warning")
-    services = Services(Settings.load(redis_url=redis_url, models=models))
+    settings = Settings.load(redis_url=redis_url, models=models, log_format=log_format)
+    configure("warning", settings.log_format)
+    services = Services(settings)
     spec = make_spec(
         services,
         source,
@@ -72,6 +75,7 @@ def enqueue(
         job_id=job_id,
         error_threshold=error_threshold,
         deadline=deadline,
+        notify=notify,
     )
     if dry_run:
         with listing_progress(quiet=as_json) as listed:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ from pydantic import (
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE, PART_ROWS, ChunkPlan
 from millrace.core.errors import CorruptRecord, UsageError
 from millrace.core.limits import ErrorThreshold, parse_deadline
+from millrace.core.notify.target import Target
 from millrace.core.storage.location import Location
 from millrace.core.topology import (
     JOB_ID_PATTERN,
@@ -155,6 +156,8 @@ class JobSpec(_Frozen):
     layout: Layout = Layout.CHUNKS
     error_threshold: str | None = None
     deadline: str | None = None
+    notify: str | None = None
+    """The URL that is told when the job has ended."""
 
     @field_validator("error_threshold")
     @classmethod
@@ -168,6 +171,13 @@ class JobSpec(_Frozen):
     def _is_deadline(cls, value: str | None) -> str | None:
         if value is not None:
             parse_deadline(value, datetime.now(UTC))
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _is_target(cls, value: str | None) -> str | None:
+        if value is not None:
+            Target.parse(value)
         return value
 
     @property
@@ -195,9 +205,14 @@ class JobSpec(_Frozen):
         When and under which id it was asked, and which version the repository held at that
         moment, are not part of the request.
         """
-        asked = self.model_dump_json(
-            exclude={"job_id": True, "created_at": True, "model": {"version", "digest"}}
-        )
+        beside: dict[str, Any] = {
+            "job_id": True,
+            "created_at": True,
+            "model": {"version", "digest"},
+        }
+        if self.notify is None:
+            beside["notify"] = True  # jobs older than the field are equal to those without
+        asked = self.model_dump_json(exclude=beside)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
 
     @classmethod
