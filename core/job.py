@@ -24,6 +24,8 @@ from millrace.core.notify.target import Target
 from millrace.core.storage.location import Location
 from millrace.core.topology import (
     JOB_ID_PATTERN,
+    LABEL_NAME_PATTERN,
+    LABEL_VALUE_PATTERN,
     MODEL_NAME_PATTERN,
     VERSION_PATTERN,
     queue_name,
@@ -116,6 +118,11 @@ class Layout(StrEnum):
     PER_IMAGE = "per-image"
 
 
+MAX_LABELS = 32
+LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -158,6 +165,8 @@ class JobSpec(_Frozen):
     deadline: str | None = None
     notify: str | None = None
     """The URL that is told when the job has ended."""
+    labels: dict[LabelName, LabelValue] = Field(default={}, max_length=MAX_LABELS)
+    """The user's own words about the job, to find it by."""
 
     @field_validator("error_threshold")
     @classmethod
@@ -179,6 +188,10 @@ class JobSpec(_Frozen):
         if value is not None:
             Target.parse(value)
         return value
+
+    def __hash__(self) -> int:
+        # Labels are a dictionary; the id alone tells nearly all specs apart.
+        return hash((self.job_id, self.created_at))
 
     @property
     def plan(self) -> ChunkPlan:
@@ -205,14 +218,12 @@ class JobSpec(_Frozen):
         When and under which id it was asked, and which version the repository held at that
         moment, are not part of the request.
         """
-        beside: dict[str, Any] = {
-            "job_id": True,
-            "created_at": True,
-            "model": {"version", "digest"},
-        }
+        unasked: Any = {"job_id": True, "created_at": True, "model": {"version", "digest"}}
+        if not self.labels:
+            unasked["labels"] = True  # as before there were any
         if self.notify is None:
-            beside["notify"] = True  # jobs older than the field are equal to those without
-        asked = self.model_dump_json(exclude=beside)
+            unasked["notify"] = True
+        asked = self.model_dump_json(exclude=unasked)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
 
     @classmethod
