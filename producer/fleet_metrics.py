@@ -1,4 +1,4 @@
-"""How all jobs, queues and workers are, as samples: what a server tells Prometheus beside itself."""
+"""How all jobs, queues and workers are, as samples: what a server tells beside its own."""
 
 from __future__ import annotations
 
