@@ -120,6 +120,11 @@ LogFormat = Annotated[
     typer.Option(envvar="MILLRACE_LOG_FORMAT", help="console, or json for machines."),
 ]
 
+Label = Annotated[
+    list[str] | None,
+    typer.Option(envvar="MILLRACE_LABEL", help="NAME=VALUE to find the job by; repeatable."),
+]
+
 Name = Annotated[
     str | None,
     typer.Option(envvar="MILLRACE_NAME", help="Name of the --saved-model, and of its queue."),

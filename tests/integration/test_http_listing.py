@@ -154,7 +154,7 @@ def test_one_that_is_told_to_stop_leaves_off_and_gives_the_job_back(
         gate.unlink()
         assert server.process.wait(30) == 0
     record = services.jobs.record(job)
-    assert (record.state, record.listing_complete, record.parts) == ("running", False, 3)
+    assert (record.state, record.listing_complete, record.parts) == ("enqueuing", False, 3)
     assert not services.redis.raw.exists(JobKeys(job).producer)
     with running_server(env=env, log=tmp_path / "two.log", command=command()):
         assert_listed_once(services, job, photos)

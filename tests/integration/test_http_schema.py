@@ -7,16 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import httpx
 import pytest
 
 from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.producer.client import Client
 from tests.support import running_server, running_worker
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 
 TOKEN = "an-operator-s-token-1234"
 FOR_S = 40
+CONFIG = """
+[[operations]]
+include-operation-id = ["getJob", "streamResults", "streamErrors", "getVerification", "verifyJob"]
+parameters = { "path.job" = "mine" }
+"""
+"""A random name is hardly ever a job's; these are to meet one that is there."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -41,10 +49,17 @@ def test_whatever_is_sent_is_answered_as_documented(
         "MILLRACE_OPERATOR_TOKEN": TOKEN,
         **s3.environment,
     }
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    store = boto3.session.Session().client("s3")
     with (
         running_worker("--model", "tiny", "--threads", "1", env=env, log=tmp_path / "worker.log"),
         running_server(env=env, log=tmp_path / "server.log") as server,
+        Client(server.url, TOKEN) as client,
     ):
+        for number in range(20):
+            store.put_object(Bucket=bucket, Key=f"in/{number}.png", Body=b"no picture")
+        source, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+        client.submit(source, model="tiny", output=output, job_id="mine").wait(60, poll_s=0.05)
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
