@@ -28,7 +28,7 @@ def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> N
 
     @app.get(
         "/metrics",
-        tags=["health"],
+        tags=["metrics"],
         operation_id="metrics",
         summary="For Prometheus",
         response_class=Response,
