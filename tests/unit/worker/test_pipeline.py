@@ -259,9 +259,9 @@ def test_the_lines_of_every_thread_are_about_the_job_whose_image_it_is(stage: st
     with (
         capture_logs() as logs,
         running(failing("decode", decode), failing("infer", echo)) as pipeline,
+        ThreadPoolExecutor(2) as chunks,
     ):
-        with ThreadPoolExecutor(2) as chunks:
-            wait([chunks.submit(run, job) for job in ("a", "b")])
+        wait([chunks.submit(run, job) for job in ("a", "b")])
     said = [(entry["event"], entry["job"]) for entry in logs]
     line = "an image failed unexpectedly"
     assert sorted(said) == [(line, "a")] * (BATCH // 2) + [(line, "b")] * (BATCH // 2)
