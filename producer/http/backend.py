@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from anyio import CapacityLimiter
+
 from millrace.core.errors import UsageError
 from millrace.core.notify.notifier import Notifying
 from millrace.core.periodic import Periodic
@@ -22,6 +24,7 @@ from millrace.producer.http.watch import Watcher
 
 TAKE_UP_S = 15.0
 CLEAR_S = 120.0
+PREVIEWS_AT_ONCE = 4
 
 
 class Backend:
@@ -42,6 +45,7 @@ class Backend:
             services.notifier, services.finalizer, services.settings.reconcile_s
         )
         self.streams = Streams()
+        self.previews = CapacityLimiter(PREVIEWS_AT_ONCE)
         self.verifier = Verifier(services)
         self.shelf = Shelf(services)
         self.predictions = Predictions(services, settings.uploads)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import orjson
@@ -18,6 +17,7 @@ from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.control import try_to_look_after
+from millrace.producer.http.pool import Pool
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class StatusBoard:
         self._posted: OrderedDict[str, Posted] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Posted]] = {}
         self._limiter = CapacityLimiter(READERS)
-        self._carers = ThreadPoolExecutor(CARERS, thread_name_prefix="look-after")
+        self._carers = Pool(CARERS, "look-after")
         self._in_care: set[str] = set()
         self._lock = threading.Lock()
 
@@ -105,10 +105,7 @@ class StatusBoard:
             if job in self._in_care:
                 return
             self._in_care.add(job)
-        try:
-            self._carers.submit(self._care, job)
-        except RuntimeError:  # the server stops
-            self._in_care.discard(job)
+        self._carers.submit(self._care, job)
 
     def _care(self, job: str) -> None:
         try:
@@ -121,7 +118,7 @@ class StatusBoard:
 
     def close(self) -> None:
         """Begin nothing new; what is being finalized has a lock of its own that expires."""
-        self._carers.shutdown(wait=False, cancel_futures=True)
+        self._carers.close()
 
 
 def encode(status: JobStatus) -> bytes:

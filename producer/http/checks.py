@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
@@ -28,8 +27,6 @@ router = APIRouter(prefix="/v1", tags=["checks"])
 
 PREVIEW_IMAGES = 100_000
 PREVIEW_S = 20.0
-PREVIEWS_AT_ONCE = 4
-_previews = CapacityLimiter(PREVIEWS_AT_ONCE)
 
 
 class PreviewModel(BaseModel):
@@ -100,7 +97,7 @@ async def preview_job(
         spec = spec_of_request(backend.services, asked, asked.job_id)
         return bounded_preview(backend, spec)
 
-    found = await run_sync(run, limiter=_previews)
+    found = await run_sync(run, limiter=backend.previews)
     return Response(orjson.dumps(found.as_json()), headers=NO_STORE, media_type=JSON)
 
 

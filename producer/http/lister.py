@@ -7,14 +7,14 @@ leaves off between two parts of the manifest; the next one, or `millrace resume`
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
-from millrace.core.errors import JobConflict, JobNotFound, MillraceError
+from millrace.core.errors import JobNotFound, MillraceError
 from millrace.core.job import JobSpec
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.http.duties import Duties
+from millrace.producer.http.pool import Pool
 from millrace.producer.recover import list_the_rest
 from millrace.producer.submit import accept
 
@@ -35,9 +35,10 @@ class Lister:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._duties = Duties(services.redis)
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="list")
+        self._pool = Pool(AT_ONCE, "list")
         self._begun: set[str] = set()
         self._lock = threading.Lock()
+        self._told: dict[str, str] = {}
         self._stopping = False
 
     def submit(self, spec: JobSpec) -> bool:
@@ -47,7 +48,7 @@ class Lister:
             created = accept(self._services, spec)
         except MillraceError:
             # If the job stands after all, it is for the next round to see.
-            self._begin_or_forget(spec.job_id)
+            self._forget_unless_made(spec.job_id)
             raise
         self.begin(spec.job_id)
         return created
@@ -77,21 +78,18 @@ class Lister:
     def stop(self, within_s: float = 5.0) -> None:
         """Wait until that is so. What takes longer keeps its lock for a minute at most."""
         self.leave_off()
-        waiter = threading.Thread(
-            target=self._pool.shutdown, kwargs={"cancel_futures": True}, daemon=True
-        )
-        waiter.start()
-        waiter.join(within_s)
+        self._pool.close(within_s)
 
     def _run(self, job: str) -> None:
         try:
             self._list(job)
         except _Stopping:
             log.info("left off listing", job=job)
-        except JobConflict as error:
-            log.info("not listed here", job=job, reason=error.message)
         except MillraceError as error:
-            log.warning("listing failed", job=job, error=error.message)
+            # It is tried again and again: what ails it may be mended, or the job cancelled.
+            if self._told.get(job) != error.message:
+                log.warning("not listed", job=job, error=error.message)
+                self._told[job] = error.message
         except Exception as error:
             log.error("listing failed", job=job, exc_info=error)
         finally:
@@ -113,8 +111,9 @@ class Lister:
         log.info("listing", job=job)
         list_the_rest(self._services, record.spec, self._go_on)
         self._duties.done("list", job)
+        self._told.pop(job, None)
 
-    def _begin_or_forget(self, job: str) -> None:
+    def _forget_unless_made(self, job: str) -> None:
         try:
             self._services.jobs.record(job)
         except JobNotFound:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +37,17 @@ from millrace.core.storage import Location
 from millrace.core.topology import JobKeys
 from millrace.producer import control
 from millrace.producer.http.duties import Duties
+from millrace.producer.http.pool import Pool
 from millrace.producer.page import ONE_PICTURE
 from millrace.producer.submit import make_spec, submit_spec
 
 log = get_logger(__name__)
 
 AT_ONCE = 32
-LOOK_S = 0.02
+CLEARERS = 4
+LOOK_S, LOOK_LATER_S = 0.02, 0.2
 ENDED_WITHIN_S = 60.0
+CLEARED_WITHIN_S = 3.0
 FORGOTTEN_AFTER_S = 900.0
 """A picture this old is of a server that died: no request waits so long."""
 
@@ -71,7 +73,7 @@ class Predictions:
         if self._uploads is not None:
             services.stores.allowed.check(self._uploads.uri)
         self._duties = Duties(services.redis)
-        self._clearers = ThreadPoolExecutor(4, thread_name_prefix="clear")
+        self._clearers = Pool(CLEARERS, "clear")
         self._open = 0
 
     async def predict(
@@ -100,7 +102,9 @@ class Predictions:
             try:
                 with anyio.fail_after(max(0.0, began + timeout_s - time.monotonic())):
                     while not await run_sync(self._ended, job):
-                        await anyio.sleep(LOOK_S)
+                        # Who has waited for long does not notice a little more.
+                        waited = time.monotonic() - began
+                        await anyio.sleep(min(max(LOOK_S, waited / 10), LOOK_LATER_S))
             except TimeoutError:
                 raise WaitTimeout(f"no worker answered within {timeout_s:g} s") from None
             predictions = await run_sync(self._outcome, spec)
@@ -115,7 +119,7 @@ class Predictions:
 
     def close(self) -> None:
         """What was not removed by then is for the next server."""
-        self._clearers.shutdown(wait=False)
+        self._clearers.close(CLEARED_WITHIN_S)
 
     def _spec(self, job: str, model: ModelRef, top_k: int | None, timeout_s: float) -> JobSpec:
         if self._uploads is None:
@@ -172,9 +176,7 @@ class Predictions:
         return predictions
 
     def _clear_soon(self, job: str) -> None:
-        try:
-            self._clearers.submit(self._clear, job)
-        except RuntimeError:
+        if self._clearers.submit(self._clear, job) is None:
             log.info("left for the next server to clear", job=job)
 
     def _clear(self, job: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Literal
 
-from millrace.core.errors import MillraceError, NotFound
+from millrace.core.errors import MillraceError, NotFound, ServerUnavailable
 from millrace.core.log import get_logger
 from millrace.core.services import Services
 from millrace.core.storage import Location
+from millrace.producer.http.pool import Pool
 
 log = get_logger(__name__)
 
@@ -28,7 +29,7 @@ class ReadyChecks:
     def __init__(self, services: Services, places: list[Location]) -> None:
         self._services = services
         self._places = places
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="ready")
+        self._pool = Pool(2, "ready")
         self._asked: dict[str, tuple[float, Future[None]]] = {}
         self._lock = threading.Lock()
 
@@ -41,13 +42,15 @@ class ReadyChecks:
         return {name: self._word(name, future, until) for name, future in asked.items()}
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def _ask(self, name: str, question: Callable[[], None]) -> Future[None]:
         with self._lock:
             at, future = self._asked.get(name, (0.0, None))
             if future is None or (future.done() and time.monotonic() - at > FRESH_S):
                 future = self._pool.submit(question)
+                if future is None:
+                    raise ServerUnavailable("the server is stopping")
                 self._asked[name] = (time.monotonic(), future)
             return future
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from millrace.core.errors import ObjectNotFound
+from millrace.core.errors import ObjectNotFound, ServerUnavailable
 from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
+from millrace.producer.http.pool import Pool
 from millrace.producer.verification import Verification
 from millrace.producer.verify import verify
 
@@ -34,7 +35,7 @@ class Verifier:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="verify")
+        self._pool = Pool(AT_ONCE, "verify")
         self._checks: OrderedDict[str, Check] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -47,7 +48,10 @@ class Verifier:
             if standing is not None and not standing.future.done():
                 return standing
             check = Check(job)
-            check.future = self._pool.submit(self._run, check)
+            future = self._pool.submit(self._run, check)
+            if future is None:
+                raise ServerUnavailable("the server is stopping")
+            check.future = future
             self._checks[job] = check
             self._checks.move_to_end(job)
             while len(self._checks) > KEPT:
@@ -63,7 +67,7 @@ class Verifier:
 
     def close(self) -> None:
         """What is under way only reads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def _run(self, check: Check) -> Verification:
         def count(images: int) -> None:

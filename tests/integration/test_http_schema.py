@@ -68,7 +68,8 @@ def test_whatever_is_sent_is_answered_as_documented(
                 # A stream of a job under way has no end to wait for; it has tests of its own.
                 *("--exclude-operation-id", "watchJob"),
                 *("--max-time", str(FOR_S), "--max-examples", "40", "--seed", "7"),
-                *("--request-timeout", "30", "--workers", "2"),
+                # Of one thread: two at once are in each other's way in Python 3.11's parser.
+                *("--request-timeout", "30", "--workers", "1"),
             ],
             cwd=tmp_path,
             capture_output=True,
