@@ -134,10 +134,8 @@ def test_commands_that_run_for_long_take_the_form(env: dict[str, str], tmp_path:
     assert done.returncode == 0, done.stderr
     events = [line["event"] for line in lines_of(done.stderr)]
     assert "finished a chunk" in events
-    for command in (("run",), ("enqueue",), ("worker",), ("serve",)):
-        arguments = where if command[0] in ("run", "enqueue") else ()
-        if command == ("worker",):
-            arguments = ("--model", "tiny")
-        refused = millrace(*command, *arguments, "--log-format", "xml", env=env)
+    asked = {"run": where, "enqueue": where, "worker": ("--model", "tiny"), "serve": ()}
+    for command, arguments in asked.items():
+        refused = millrace(command, *arguments, "--log-format", "xml", env=env)
         assert refused.returncode == 2, refused.stderr
         assert "LOG_FORMAT" in refused.stderr

@@ -98,7 +98,7 @@ def test_jobs_are_counted_by_state_and_what_is_no_job_s_by_none(
     services.redis.raw.delete(JobKeys("j2").record)
     found = values(fleet.samples())
     assert found["millrace_jobs", "succeeded"] == 1
-    assert found["millrace_jobs", "enqueuing"] == 2
+    assert found["millrace_jobs", "running"] == 2
     assert found["millrace_pending_images", "tiny"] == 8
     assert found["millrace_jobs_unhealthy", "tiny", "no_workers"] == 2
     assert found["millrace_live_workers", "tiny"] == 0
@@ -108,9 +108,9 @@ def test_jobs_are_counted_by_state_and_what_is_no_job_s_by_none(
     services.jobs.delete(services.jobs.spec("j3"))
     found = values(fleet.samples())
     assert found["millrace_jobs", "succeeded"] == 1
-    assert found["millrace_jobs", "enqueuing"] == 1
+    assert found["millrace_jobs", "running"] == 1
     monkeypatch.setattr(fleet_metrics, "REMEMBERED_S", -1.0)
-    assert values(fleet.samples())["millrace_jobs", "running"] == 1
+    assert values(fleet.samples())["millrace_jobs", "running"] == 2
 
 
 def test_while_redis_is_away_only_that_is_told() -> None:
