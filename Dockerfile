@@ -12,7 +12,7 @@ COPY export export
 COPY producer producer
 COPY worker worker
 COPY cli cli
-RUN pip install --no-cache-dir --constraint constraints.txt ".[${EXTRA}]" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[${EXTRA},metrics]" \
     && useradd --create-home --uid 10001 millrace
 
 USER millrace

@@ -30,6 +30,7 @@ def enqueue(
     job_id: o.JobIdOption = None,
     error_threshold: o.ErrorThreshold = None,
     deadline: o.Deadline = None,
+    notify: o.Notify = None,
     label: o.Label = None,
     dry_run: Annotated[
         bool,
@@ -44,6 +45,7 @@ def enqueue(
     ] = None,
     models: o.Models = None,
     redis_url: o.RedisUrl = None,
+    log_format: o.LogFormat = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Enqueue a bucket or directory of images for prediction."""
@@ -57,8 +59,9 @@ def enqueue(
     from millrace.producer.preview import preview
     from millrace.producer.submit import make_spec, submit_spec
 
-    configure("warning")
-    services = Services(Settings.load(redis_url=redis_url, models=models))
+    settings = Settings.load(redis_url=redis_url, models=models, log_format=log_format)
+    configure("warning", settings.log_format)
+    services = Services(settings)
     spec = make_spec(
         services,
         source,
@@ -74,6 +77,7 @@ def enqueue(
         job_id=job_id,
         error_threshold=error_threshold,
         deadline=deadline,
+        notify=notify,
         labels=dict(map(parse_label, label or ())),
     )
     if dry_run:

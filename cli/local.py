@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.cli.what_runs import WhatRuns
-from millrace.core.errors import ExitCode, ModelError
+from millrace.core.errors import ExitCode, ModelError, UsageError
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
@@ -21,6 +23,8 @@ from millrace.producer.enqueue import give_up
 from millrace.producer.job import Job
 from millrace.producer.submit import make_spec, submit_spec
 from millrace.worker.supervisor import Supervisor
+
+TELL_WITHIN_S = 60.0
 
 FIRST_FAILURES = 3
 """How often each worker process may end before the first chunk was begun."""
@@ -42,6 +46,7 @@ class LocalJob:
     job_id: str | None = None
     error_threshold: str | None = None
     deadline: str | None = None
+    notify: str | None = None
 
 
 def run_locally(
@@ -59,6 +64,8 @@ def run_locally(
     """
     with CtrlC() as ctrl_c, EmbeddedRedis() as redis:
         settings = Settings.load(redis_url=redis.url, models=models)
+        if wanted.notify is not None and not settings.notify_keys:
+            raise UsageError("--notify signs what it tells: set MILLRACE_NOTIFY_SECRET")
         services = Services(settings)
         fields = asdict(wanted)
         spec = make_spec(
@@ -116,6 +123,24 @@ class Crew:
         self.gone.set()
 
 
+def _told(services: Services, job: Job, status: JobStatus, ctrl_c: CtrlC) -> JobStatus:
+    """The status once its end is told; Redis, which would remember it, ends with this command."""
+    give_up_at = time.monotonic() + TELL_WITHIN_S
+    while status.notification is not None and not status.notification.state.settled:
+        ctrl_c.check()
+        if time.monotonic() > give_up_at:
+            print(
+                f"millrace: {status.notification.to} was not told: "
+                f"{status.notification.error or 'it does not answer'}",
+                file=sys.stderr,
+            )
+            break
+        services.notifier.tick()
+        time.sleep(0.05)
+        status = job.status()
+    return status
+
+
 @contextmanager
 def crew_of(processes: int, environment: Mapping[str, str]) -> Iterator[Crew]:
     """Worker processes for as long as the context lasts."""
@@ -143,7 +168,7 @@ def _watch(
             progress(status)
             said.look(last=status.terminal)
             if status.terminal:
-                return status
+                return _told(services, job, status, ctrl_c)
             if crew.gone.wait(0.3) or (status.started_at is None and crew.keeps_failing):
                 give_up(services, job.id, JobState.FAILED, Reason.MODEL_LOAD_FAILED)
                 error = ModelError("the workers could not start; their own line says why")

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-SETTINGS = ("models", "redis_url", "log_level")
+SETTINGS = ("models", "redis_url", "log_level", "log_format")
 
 
 def worker_options(ctx: typer.Context) -> dict[str, Any]:

@@ -96,6 +96,29 @@ Deadline = Annotated[
         help="End the job as expired after 90s, 45m, 2h, 1d or at 2026-11-21T06:00:00Z.",
     ),
 ]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MILLRACE_NOTIFY", help="A URL that is told, signed, when the job has ended."
+    ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MILLRACE_METRICS_PORT",
+        min=0,
+        max=65535,
+        help="Serve /metrics for Prometheus there; 0 chooses a free port.",
+    ),
+]
+MetricsAddress = Annotated[
+    str,
+    typer.Option(envvar="MILLRACE_METRICS_ADDRESS", help="The address that /metrics listens on."),
+]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(envvar="MILLRACE_LOG_FORMAT", help="console, or json for machines."),
+]
 
 Label = Annotated[
     list[str] | None,

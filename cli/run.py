@@ -35,6 +35,7 @@ def run(
     job_id: o.JobIdOption = None,
     error_threshold: o.ErrorThreshold = None,
     deadline: o.Deadline = None,
+    notify: o.Notify = None,
     name: o.Name = None,
     tags: o.Tags = None,
     signature: o.Signature = None,
@@ -61,6 +62,7 @@ def run(
     log_level: Annotated[
         str, typer.Option(envvar="MILLRACE_LOG_LEVEL", help="The workers' log level.")
     ] = "warning",
+    log_format: o.LogFormat = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Predict a bucket or directory here and now: embedded Redis, workers, progress bar."""
@@ -68,10 +70,11 @@ def run(
     from millrace.cli.local import LocalJob, run_locally
     from millrace.cli.model_options import crew_options, worker_environment, worker_options
     from millrace.core.log import configure
+    from millrace.core.settings import Settings
     from millrace.worker.model_source import check_saved_model
     from millrace.worker.options import WorkerOptions
 
-    configure("warning")
+    configure("warning", Settings.load(log_format=log_format).log_format)
     options = worker_options(ctx)
     options |= _served(model, options["name"])
     check_saved_model(WorkerOptions.load(**options))  # before there is a job
@@ -89,6 +92,7 @@ def run(
             job_id=job_id,
             error_threshold=error_threshold,
             deadline=deadline,
+            notify=notify,
         ),
         processes=crew_options(processes, options),
         # A model given by its directory is not looked up in a repository, even if one is set.

@@ -47,6 +47,7 @@ def serve(
     models: o.Models = None,
     redis_url: o.RedisUrl = None,
     log_level: o.LogLevel = None,
+    log_format: o.LogFormat = None,
 ) -> None:
     """Serve the HTTP API until told to stop."""
     from importlib.util import find_spec
@@ -64,7 +65,9 @@ def serve(
     from millrace.producer.http.server import serve_app
     from millrace.producer.http.settings import HttpSettings
 
-    settings = Settings.load(redis_url=redis_url, models=models, log_level=log_level)
+    settings = Settings.load(
+        redis_url=redis_url, models=models, log_level=log_level, log_format=log_format
+    )
     http = HttpSettings.load(
         http_host=host,
         http_port=port,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobState
-from millrace.core.status import JobStatus
+from millrace.core.status import JobStatus, NotificationStatus
 
 if TYPE_CHECKING:
     from millrace.core.fleet import SeenWorker
@@ -90,7 +90,16 @@ def status(job: JobStatus) -> None:
     for code, images in sorted(job.errors.by_code.items(), key=lambda item: -item[1]):
         table.add_row("", f"[yellow]{images:,}[/] {escape(code)}")
     table.add_row("results", escape(job.output.results_uri))
+    if job.notification is not None:
+        table.add_row("notification", escape(_notification(job.notification)))
     print_table(table)
+
+
+def _notification(told: NotificationStatus) -> str:
+    """`waiting: https://example.org, 2 tries, answered 503`"""
+    tries = f", {told.attempts} {'try' if told.attempts == 1 else 'tries'}" if told.attempts else ""
+    error = f", {told.error}" if told.error else ""
+    return f"{told.state.replace('_', ' ')}: {told.to}{tries}{error}"
 
 
 def jobs(rows: list[JobStatus]) -> None:

@@ -44,9 +44,12 @@ def worker(
     gpu_memory: o.GpuMemory = None,
     xla: o.Xla = None,
     exact_decode: o.ExactDecode = None,
+    metrics_port: o.MetricsPort = None,
+    metrics_address: o.MetricsAddress = "127.0.0.1",
     models: o.Models = None,
     redis_url: o.RedisUrl = None,
     log_level: o.LogLevel = None,
+    log_format: o.LogFormat = None,
 ) -> None:
     """Load a model, then predict chunks until told to stop."""
     from millrace.cli.model_options import crew_options, worker_environment, worker_options
@@ -54,11 +57,13 @@ def worker(
     from millrace.core.log import configure
     from millrace.core.redis_client import RedisClient
     from millrace.core.settings import Settings
+    from millrace.worker.crew_metrics import supervised
     from millrace.worker.model_source import check_saved_model
     from millrace.worker.options import WorkerOptions
-    from millrace.worker.supervisor import Supervisor
 
-    settings = Settings.load(redis_url=redis_url, models=models, log_level=log_level)
+    settings = Settings.load(
+        redis_url=redis_url, models=models, log_level=log_level, log_format=log_format
+    )
     configure(settings.log_level, settings.log_format)
     options = worker_options(ctx)
     # Nonsense is reported here, once, not by every process.
@@ -68,4 +73,6 @@ def worker(
         RedisClient(settings, timeout_s=2).ping()
     except RedisUnavailable as error:
         print(f"millrace worker: {error.message}; waiting for it", file=sys.stderr)
-    raise typer.Exit(Supervisor(number, worker_environment(options)).run())
+    environment = worker_environment(options)
+    with supervised(number, environment, metrics_address, metrics_port) as supervisor:
+        raise typer.Exit(supervisor.run())

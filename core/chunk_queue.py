@@ -53,6 +53,12 @@ class ChunkQueue:
             ) from error
         return sent
 
+    def depth(self, name: str) -> int:
+        """How many messages stand in the queue. Raises what `RedisClient.errors` raises."""
+        with self._redis.errors():
+            depth: int = self._redis.raw.llen(name)
+        return depth
+
     def waiting(self, name: str) -> set[tuple[str, int]]:
         """The (job, chunk) pairs standing in the queue; entries not ours are passed over.
 

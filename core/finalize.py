@@ -27,7 +27,7 @@ from millrace.core.job import WHOLE, JobState, Reason
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import JobStore, Snapshot
 from millrace.core.locks import FINALIZER_LOCK_S, finalizing
-from millrace.core.log import get_logger
+from millrace.core.log import about, get_logger
 from millrace.core.record import Counts, JobRecord, from_ms
 from millrace.core.status import status_of
 from millrace.core.storage import Stores
@@ -46,6 +46,8 @@ class Finalizer:
     def __init__(self, store: JobStore, stores: Stores) -> None:
         self._store = store
         self._stores = stores
+        self.on_end: Callable[[], object] = lambda: None
+        """Called when this process has ended a job."""
 
     def finalize(self, job: str, *, give_up: bool = False) -> bool:
         """End a job that is finalizing; False if it is not, or another process is at it.
@@ -55,6 +57,10 @@ class Finalizer:
         `_SUCCESS` stands only where every image has an outcome and one at least succeeded.
         Raises the store's errors; the job then stays in finalizing for the next reader.
         """
+        with about(job=job):
+            return self._finalize(job, give_up=give_up)
+
+    def _finalize(self, job: str, *, give_up: bool) -> bool:
         if self._store.record(job).state is not JobState.FINALIZING:
             return False
         with finalizing(self._store.redis, job) as keep_lock:
@@ -79,6 +85,7 @@ class Finalizer:
         if concluded:
             state, reason = ended.record.state, ended.record.reason
             log.info("the job ended", job=job, state=str(state), reason=reason)
+            self.on_end()
         return concluded
 
     def _publish(self, ended: Snapshot, keep_lock: Callable[[], None]) -> None:
@@ -151,7 +158,7 @@ def _summary(ended: Snapshot) -> dict[str, Any]:
     """The status of the job, without what is of the moment."""
     summary: dict[str, Any] = status_of(ended).model_dump(mode="json")
     summary["millrace_version"] = version("millrace")
-    for live in ("health", "workers", "progress"):
+    for live in ("health", "workers", "progress", "notification"):
         del summary[live]
     return summary
 

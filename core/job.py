@@ -20,6 +20,7 @@ from pydantic import (
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE, PART_ROWS, ChunkPlan
 from millrace.core.errors import CorruptRecord, UsageError
 from millrace.core.limits import ErrorThreshold, parse_deadline
+from millrace.core.notify.target import Target
 from millrace.core.storage.location import Location
 from millrace.core.topology import (
     JOB_ID_PATTERN,
@@ -162,6 +163,8 @@ class JobSpec(_Frozen):
     layout: Layout = Layout.CHUNKS
     error_threshold: str | None = None
     deadline: str | None = None
+    notify: str | None = None
+    """The URL that is told when the job has ended."""
     labels: dict[LabelName, LabelValue] = Field(default={}, max_length=MAX_LABELS)
     """The user's own words about the job, to find it by."""
 
@@ -177,6 +180,13 @@ class JobSpec(_Frozen):
     def _is_deadline(cls, value: str | None) -> str | None:
         if value is not None:
             parse_deadline(value, datetime.now(UTC))
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _is_target(cls, value: str | None) -> str | None:
+        if value is not None:
+            Target.parse(value)
         return value
 
     def __hash__(self) -> int:
@@ -211,6 +221,8 @@ class JobSpec(_Frozen):
         unasked: Any = {"job_id": True, "created_at": True, "model": {"version", "digest"}}
         if not self.labels:
             unasked["labels"] = True  # as before there were any
+        if self.notify is None:
+            unasked["notify"] = True
         asked = self.model_dump_json(exclude=unasked)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
 

@@ -23,6 +23,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import JobSpec
 from millrace.core.lines import split_lines
+from millrace.core.log import carried
 from millrace.core.manifest import ManifestRow, decode_row, encode_rows
 from millrace.core.outcome import decode_outcome
 from millrace.core.sizes import (
@@ -228,7 +229,7 @@ class JobDirectory:
             try:
                 while True:
                     for chunk in islice(numbers, READ_AHEAD - len(pending)):
-                        pending.append(pool.submit(self.read_chunk, plan, chunk))
+                        pending.append(pool.submit(carried(self.read_chunk), plan, chunk))
                     if not pending:
                         return
                     yield pending.popleft().result()

@@ -24,7 +24,7 @@ from millrace.core.record import (
 )
 from millrace.core.redis_client import RedisClient
 from millrace.core.restored import Restored
-from millrace.core.topology import JOBS, JobKeys, QueueKeys, lease_member
+from millrace.core.topology import JOBS, NOTIFICATIONS, JobKeys, QueueKeys, lease_member
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,14 @@ class JobStore:
         with self.redis.errors():
             return bool(
                 self.redis.script("conclude")(
-                    keys=[JobKeys(job).record, QueueKeys(ended.spec.queue).active],
+                    keys=[JobKeys(job).record, QueueKeys(ended.spec.queue).active, NOTIFICATIONS],
                     args=[
                         job,
                         ended.state,
                         ended.reason or "",
                         ended.counts.cancelled,
                         to_ms(when),
+                        int(ended.spec.notify is not None),
                     ],
                 )
             )
@@ -193,6 +194,13 @@ class JobStore:
                 pipe.zadd(JOBS, {job: fields["created_ms"]})
                 if "completed_ms" not in found.said:
                     pipe.sadd(QueueKeys(spec.queue).active, job)
+                elif spec.notify is not None:
+                    # Whether it was told before is lost; twice is better than not at all.
+                    due = found.said["completed_ms"]
+                    pipe.zadd(NOTIFICATIONS, {job: due})
+                    pipe.hset(
+                        keys.record, mapping={"notify_state": "waiting", "notify_due_ms": due}
+                    )
                 pipe.execute()
             except WatchError:
                 raise _changed(job) from None
@@ -280,6 +288,7 @@ def _forget(pipe: Any, spec: JobSpec, keys: tuple[str, ...], leased: set[int]) -
     job, queue = spec.job_id, QueueKeys(spec.queue)
     pipe.unlink(*keys)
     pipe.zrem(JOBS, job)
+    pipe.zrem(NOTIFICATIONS, job)
     pipe.srem(queue.active, job)
     if leased:
         pipe.zrem(queue.leases, *(lease_member(job, chunk) for chunk in leased))

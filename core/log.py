@@ -1,12 +1,33 @@
-"""Logs: a sentence plus stable fields, on standard error, for people or for machines."""
+"""Logs: a sentence plus stable fields, on standard error, for people or for machines.
+
+What lines are about (`job`, `request_id`) is bound once, where the work on it begins, and stands in
+every line from there on, also in those of libraries. Threads begin without it: what is handed
+to one is `carried`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import structlog
+
+T = TypeVar("T")
+
+
+def about(**fields: str | int) -> AbstractContextManager[None]:
+    """Lines written within the block are about this: `with about(job="j"):`."""
+    return structlog.contextvars.bound_contextvars(**fields)
+
+
+def carried(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, for one call in another thread, whose lines are about what ours are now."""
+    return partial(copy_context().run, function)
 
 
 def configure(
@@ -17,6 +38,7 @@ def configure(
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        structlog.contextvars.merge_contextvars,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: Any = (

@@ -11,7 +11,7 @@ from millrace.core.feed import Feeder
 from millrace.core.finalize import Finalizer
 from millrace.core.job import TAKES_WORK, JobState
 from millrace.core.jobstore import JobStore
-from millrace.core.log import get_logger
+from millrace.core.log import about, get_logger
 from millrace.core.topology import QueueKeys
 
 log = get_logger(__name__)
@@ -70,11 +70,12 @@ class Reconciler:
             free_expired(redis, queue)
         waiting = self._queue.waiting(queue)
         for job in self._store.active_jobs(queue):
-            try:
-                self._look_after(queue, job, waiting)
-            except MillraceError as error:
-                # One job's trouble (its storage is away, say) must not hold up the others.
-                log.warning("could not reconcile a job", job=job, error=error.message)
+            with about(job=job):
+                try:
+                    self._look_after(queue, job, waiting)
+                except MillraceError as error:
+                    # One job's trouble (its storage is away, say) must not hold up the others.
+                    log.warning("could not reconcile a job", error=error.message)
         return True
 
     def _leases_count(self) -> bool:
@@ -97,5 +98,5 @@ class Reconciler:
                 waiting = waiting | self._queue.waiting(record.queue)
             resent = self._feeder.feed_missing(record.spec, waiting)
             if resent:
-                log.info("re-sent chunks that were lost", job=job, chunks=resent)
+                log.info("re-sent chunks that were lost", chunks=resent)
             self._feeder.feed(record.spec)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from millrace.core.errors import CorruptRecord, JobNotFound
 from millrace.core.job import JobSpec, JobState
 from millrace.core.limits import ErrorThreshold, parse_deadline
+from millrace.core.notify.delivery import NO_DELIVERY, Delivery
 from millrace.core.topology import queue_name
 
 
@@ -87,6 +88,8 @@ class JobRecord:
     progress_at: datetime | None
     completed_at: datetime | None
     deadline: datetime | None = None
+    delivery: Delivery = NO_DELIVERY
+    """Of its notification, if its spec asks for one."""
 
     @property
     def queue(self) -> str:
@@ -139,6 +142,7 @@ class JobRecord:
             progress_at=when("progress_ms"),
             completed_at=when("completed_ms"),
             deadline=when("deadline_ms"),
+            delivery=Delivery.read(text),
         )
 
 

@@ -11,6 +11,7 @@ from millrace.core.feed import Feeder
 from millrace.core.finalize import Finalizer
 from millrace.core.fleet import Fleet
 from millrace.core.jobstore import JobStore
+from millrace.core.notify.notifier import Notifier
 from millrace.core.redis_client import RedisClient
 from millrace.core.repository import Repository
 from millrace.core.settings import Settings
@@ -29,6 +30,7 @@ class Services:
         self.queue = ChunkQueue(app or make_app(settings), self.redis, settings.message_key_bytes)
         self.feeder = Feeder(self.jobs, self.queue, window=settings.window)
         self.finalizer = Finalizer(self.jobs, self.stores)
+        self.notifier = Notifier(self.jobs, self.stores, settings)
 
     def repository(self) -> Repository:
         """The model repository. Raises UsageError if none is configured."""

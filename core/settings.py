@@ -14,6 +14,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.core.errors import UsageError
+from millrace.core.notify.signature import keys_of
+from millrace.core.notify.target import host_of
 from millrace.core.sizes import MIB
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -60,13 +62,52 @@ class StorageSettings(EnvironmentSettings):
     )
 
 
+class NotifySettings(EnvironmentSettings):
+    """How the ends of jobs are told to their `--notify` URLs."""
+
+    notify_secret: SecretStr | None = Field(
+        None, description="signs notifications; several between blanks: each of them does"
+    )
+    notify_hosts: str | None = Field(
+        None, description="hosts between blanks: no others are notified, and these may be private"
+    )
+    notify_allow_private: bool = Field(
+        False, description="notify private addresses, of this machine too, and by plain http"
+    )
+    notify_timeout_s: Seconds = Field(10, le=60, description="one try, seconds")
+    notify_attempts: int = Field(12, ge=1, le=100, description="tries before it is given up")
+    notify_backoff_s: Seconds = Field(
+        5, description="before the second try; then four times as long"
+    )
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keys_of(value.get_secret_value())
+        return value
+
+    @field_validator("notify_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str | None) -> str | None:
+        for host in (value or "").split():
+            host_of(host)
+        return value
+
+    @property
+    def notify_keys(self) -> list[bytes]:
+        """Empty without a secret."""
+        secret = self.notify_secret
+        return [] if secret is None else keys_of(secret.get_secret_value())
+
+
 TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 """Of a `rediss://` URL: paths of PEM files. The server's certificate is always verified."""
 
 _EXPECTED = "expected redis://HOST:PORT/DB or rediss://…"
 
 
-class Settings(StorageSettings):
+class Settings(StorageSettings, NotifySettings):
     """What producers and workers share."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")

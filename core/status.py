@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 from millrace.core.bottleneck import Bottleneck, bottleneck_of
 from millrace.core.job import TAKES_WORK, JobState
 from millrace.core.jobstore import Snapshot
+from millrace.core.notify.delivery import DeliveryState
+from millrace.core.notify.target import Target
 from millrace.core.record import JobRecord, from_ms
 from millrace.core.topology import (
     BY_KEY_PREFIX,
@@ -75,6 +77,17 @@ class WorkersStatus(BaseModel):
     live: int
 
 
+class NotificationStatus(BaseModel):
+    """`to` is the URL without its path, which may hold a token; `error` is of the last try, and
+    `due_at` says when there will be another."""
+
+    to: str
+    state: DeliveryState
+    attempts: int
+    error: str | None
+    due_at: datetime | None
+
+
 class JobStatus(BaseModel):
     """One job at one moment. Times are RFC 3339 in UTC; `total` is provisional until
     `input.listing_complete`; `progress` is 0 to 1; `eta_s` is None while unknown."""
@@ -98,6 +111,7 @@ class JobStatus(BaseModel):
     workers: WorkersStatus
     timing_share: dict[str, float]
     bottleneck: Bottleneck | None
+    notification: NotificationStatus | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -157,10 +171,24 @@ def status_of(snapshot: Snapshot) -> JobStatus:
         ),
         timing_share=record.timing.shares(),
         bottleneck=bottleneck_of(record.timing),
+        notification=_notification(record),
         created_at=record.created_at,
         started_at=record.started_at,
         completed_at=record.completed_at,
         updated_at=record.updated_at,
+    )
+
+
+def _notification(record: JobRecord) -> NotificationStatus | None:
+    if record.spec.notify is None:
+        return None
+    delivery = record.delivery
+    return NotificationStatus(
+        to=Target.parse(record.spec.notify).origin,
+        state=delivery.state,
+        attempts=delivery.attempts,
+        error=delivery.error,
+        due_at=delivery.due_at,
     )
 
 

@@ -20,6 +20,8 @@ VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$"
 
 JOBS = "millrace:jobs"
 WORKERS = "millrace:workers"
+NOTIFICATIONS = "millrace:notifications"
+"""Sorted set: jobs whose end is to be told → when it is tried, milliseconds of Redis TIME."""
 DUTIES = "millrace:duties"
 """Sorted set: what an HTTP server has promised and not yet done, `what:job` → since when."""
 

@@ -96,6 +96,7 @@ class Client:
         job_id: str | None = None,
         error_threshold: str | None = None,
         deadline: str | None = None,
+        notify: str | None = None,
         labels: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> RemoteJob:
@@ -115,6 +116,7 @@ class Client:
             "job_id": job_id,
             "error_threshold": error_threshold,
             "deadline": deadline,
+            "notify": notify,
             "labels": dict(labels or {}),
         }
         return self.begin("/v1/jobs", asked, job_id, idempotency_key)

@@ -19,8 +19,10 @@ from millrace.core.errors import (
 from millrace.core.job import JobSpec, Layout, Priority, new_job_id
 from millrace.core.jobdir import JobDirectory
 from millrace.core.locks import producing
+from millrace.core.log import about
 from millrace.core.manifest import ManifestRow
 from millrace.core.model_ref import ModelRef
+from millrace.core.notify.rules import check_notify
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
@@ -45,6 +47,7 @@ def submit(
     job_id: str | None = None,
     error_threshold: str | None = None,
     deadline: str | None = None,
+    notify: str | None = None,
     labels: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     progress: Callable[[ListingProgress], None] = lambda _: None,
@@ -54,8 +57,8 @@ def submit(
     `source` and `output` are directories, `file://` or `s3://` URLs; `model` is `NAME` or
     `NAME:VERSION`. The same `job_id` with the same request is the same job. With more failed
     images than `error_threshold` (`100`, `5%`) the job fails; past its `deadline` (`2h`, or an
-    RFC 3339 time) it expires; `labels` are words of yours to find it by. Settings come from
-    `MILLRACE_…` unless given.
+    RFC 3339 time) it expires. `notify` is a URL that is told of its end; `labels` are words of
+    yours to find it by. Settings come from `MILLRACE_…` unless given.
 
     Raises UsageError, ModelNotFound, JobConflict, AccessDenied, ObjectNotFound,
     RedisUnavailable, StorageUnavailable. An input without images makes a job that has
@@ -77,6 +80,7 @@ def submit(
         job_id=job_id,
         error_threshold=error_threshold,
         deadline=deadline,
+        notify=notify,
         labels=labels,
     )
     return submit_spec(services, spec, progress)
@@ -98,10 +102,13 @@ def make_spec(
     job_id: str | None = None,
     error_threshold: str | None = None,
     deadline: str | None = None,
+    notify: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """The spec of what a user asks for, with the model resolved. Raises as `submit` does."""
     services.stores.allowed.check(Location.parse(source).uri, Location.parse(output).uri)
+    if notify is not None:
+        check_notify(services.settings, notify)
     version, digest = resolve_model(services, model)
     return JobSpec.make(
         job_id=job_id or new_job_id(model.name),
@@ -125,6 +132,7 @@ def make_spec(
         layout=layout,
         error_threshold=error_threshold,
         deadline=deadline,
+        notify=notify,
         labels=dict(labels or {}),
     )
 
@@ -155,6 +163,11 @@ def submit_spec(
     progress: Callable[[ListingProgress], None] = lambda _: None,
 ) -> Job:
     """Make the job and stream its input in, unless it stands already."""
+    with about(job=spec.job_id):
+        return _submit(services, spec, progress)
+
+
+def _submit(services: Services, spec: JobSpec, progress: Callable[[ListingProgress], None]) -> Job:
     services.redis.ping()
     job = Job(services, spec.job_id)
     if _stands(services, spec):

@@ -69,10 +69,13 @@ class MicroBatcher:
         limits: BatchLimits,
         *,
         out_of_memory: type[Exception] = MemoryError,
+        predicted: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
+        """`predicted` is told of each batch that was: its images, and the seconds it took."""
         self._predict = predict
         self._limits = limits
         self._out_of_memory = out_of_memory
+        self._predicted = predicted
         self._size = limits.size
         self._calm = 0
         lock = threading.Lock()
@@ -208,7 +211,9 @@ class MicroBatcher:
         if failure is not None:
             self._halve(pixels, takers, failure)
             return
-        share = int((time.perf_counter() - started) * 1e6 / len(pixels))
+        seconds = time.perf_counter() - started
+        self._predicted(len(pixels), seconds)
+        share = int(seconds * 1e6 / len(pixels))
         self._regrow()
         for on_result, row in zip(takers, rows, strict=True):
             _hand_back(on_result, row, share)

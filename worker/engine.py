@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from celery import Celery
 
 from millrace.core.bundle import Bundle
 from millrace.core.claims import Claims, ModelIdentity
-from millrace.core.errors import Unavailable
+from millrace.core.errors import MillraceError, Unavailable
 from millrace.core.log import get_logger
 from millrace.core.message import ChunkMessage
 from millrace.core.model_ref import ModelRef
+from millrace.core.notify.notifier import Notifying
 from millrace.core.periodic import Periodic
 from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
@@ -19,9 +22,11 @@ from millrace.worker.agreement import Crew
 from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.in_hand import InHand
 from millrace.worker.inference import Inference
+from millrace.worker.meters import Meters
 from millrace.worker.options import WorkerOptions
 from millrace.worker.pool import all_under_way
 from millrace.worker.runner import ChunkRunner, Model
+from millrace.worker.scrape import expose
 from millrace.worker.watchdog import Beat, Watchdog, Watched
 
 log = get_logger(__name__)
@@ -42,6 +47,9 @@ class Engine:
         self._options, self._crew = options, crew
         self._services = Services(settings, app)
         self._in_hand = InHand()
+        self.meters = Meters(bundle.card.name, bundle.card.version or "")
+        self.meters.leases = lambda: len(self._in_hand.leases())
+        self.meters.queues = self._waiting
         self._claims = Claims(
             self._services.redis,
             worker=self.name,
@@ -62,6 +70,9 @@ class Engine:
             settings.reconcile_s,
             lambda: [reconciler.tick(queue) for queue in self.queues],
         )
+        self._notifying = Notifying(
+            self._services.notifier, self._services.finalizer, settings.reconcile_s
+        )
         self._heartbeat = Heartbeat(
             self.name,
             str(ModelRef(bundle.card.name, bundle.card.version)),
@@ -77,6 +88,7 @@ class Engine:
         """Load the model, warm it up, and start the threads. Raises ModelError,
         MissingExtra, AccessDenied."""
         self._announce_loading()
+        expose(self.meters, self._options)
         try:
             self._load()
         except BaseException:
@@ -85,8 +97,12 @@ class Engine:
 
     def _load(self) -> None:
         options, card = self._options, self.bundle.card
-        inference = Inference(self.bundle, options, self._crew, self._heartbeat.soon)
+        started = time.monotonic()
+        inference = Inference(
+            self.bundle, options, self._crew, self._heartbeat.soon, self.meters.batch
+        )
         self._inference = inference
+        self.meters.loaded(inference.running, time.monotonic() - started)
         identity = ModelIdentity(card.version or "", self.bundle.digest)
         self._runner = ChunkRunner(
             self._services,
@@ -95,6 +111,7 @@ class Engine:
             Model(identity, self.queues, inference.head),
             self._in_hand,
             all_under_way,
+            self.meters,
         )
         self._watchdog = Watchdog(
             [
@@ -107,6 +124,7 @@ class Engine:
         self._watchdog.start()
         self._heartbeat.start(lambda: inference.running)
         self._reconciling.start()
+        self._notifying.start()
         log.info(
             "ready",
             worker=self.name,
@@ -138,6 +156,7 @@ class Engine:
         self._inference.close()
         self._watchdog.stop()
         self._reconciling.stop()
+        self._notifying.stop()
         self._heartbeat.stop()
         self._services.redis.close()
 
@@ -148,6 +167,13 @@ class Engine:
             self._runner.hand_back(lease)
         self._heartbeat.leave()
         return len(leases)
+
+    def _waiting(self) -> dict[str, int]:
+        """Messages that wait in each queue; nothing while Redis does not tell."""
+        try:
+            return {queue: self._services.queue.depth(queue) for queue in self.queues}
+        except MillraceError:
+            return {}
 
     def _announce_loading(self) -> None:
         """A Redis that is away may come back; one that refuses this worker will not help it."""

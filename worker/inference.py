@@ -28,8 +28,10 @@ class Inference:
         options: WorkerOptions,
         crew: Crew,
         told: Callable[[], None] = lambda: None,
+        predicted: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        """`told` is called when `running` has changed. Raises ModelError, MissingExtra."""
+        """`told` is called when `running` has changed, `predicted` with each batch's images and
+        seconds. Raises ModelError, MissingExtra."""
         self.predictor = load_predictor(bundle, options.tuning)
         self.head: Head = make_head(bundle, self.predictor.output_shape)
         self.batch_size = warm_up(self.predictor, options.batch_size)
@@ -38,6 +40,7 @@ class Inference:
             (self._agreement or self.predictor).predict,
             BatchLimits(self.batch_size, options.max_delay_ms / 1000),
             out_of_memory=OutOfMemoryError,
+            predicted=predicted,
         )
         decoder = ImageDecoder(
             bundle.card, max_pixels=options.max_pixels, exact=options.exact_decode

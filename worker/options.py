@@ -83,6 +83,10 @@ class WorkerOptions(CacheOptions):
         600, ge=1, le=86_400, allow_inf_nan=False, description="longest prediction of one batch"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1)
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="`/metrics` for Prometheus; 0 chooses a free port"
+    )
+    metrics_address: str = Field("127.0.0.1", description="where it listens")
 
     @field_validator("size")
     @classmethod

@@ -30,7 +30,7 @@ from millrace.core.errors import (
     Stage,
     StorageUnavailable,
 )
-from millrace.core.log import get_logger
+from millrace.core.log import carried, get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
 from millrace.core.sizes import MIB
@@ -131,14 +131,15 @@ class Pipeline:
         self._batcher.expect(len(images))
         for image in images:
             self._budget.acquire()
-            self._fetchers.submit(self._fetch_one, image, fetch, countdown)
+            self._fetchers.submit(carried(self._fetch_one), image, fetch, countdown)
         under_way()
         countdown.opened.wait()
         return images
 
     def for_each(self, action: Callable[[T], None], items: Iterable[T]) -> None:
         """Run a storage action for many items, in the fetch threads. Raises the first error."""
-        for _ in self._fetchers.map(action, items):
+        pairs = [(carried(action), item) for item in items]
+        for _ in self._fetchers.map(lambda pair: pair[0](pair[1]), pairs):
             pass
 
     def timing(self, images: Sequence[Image], write_us: int) -> TimingTotals:
@@ -180,7 +181,7 @@ class Pipeline:
         image.fetch_us = _us_since(started)
         # A manifest of the user's own may know no size, or another.
         self._encoded.correct(size, len(data))
-        self._decoders.submit(self._decode_one, image, data, countdown)
+        self._decoders.submit(carried(self._decode_one), image, data, countdown)
 
     def _decode_one(self, image: Image, data: bytes, countdown: _Countdown) -> None:
         try:
@@ -199,10 +200,12 @@ class Pipeline:
             return
         image.decode_us = self._crowding.decoded(began)
 
+        told = carried(as_item_error)  # a batch is of several jobs
+
         def on_result(answer: npt.NDArray[np.float32] | Exception, us: int) -> None:
             image.infer_us = us
             if isinstance(answer, Exception):
-                self._fail(image, as_item_error(answer, Stage.INFER), countdown)
+                self._fail(image, told(answer, Stage.INFER), countdown)
             else:
                 image.scores = answer
                 self._done(countdown)

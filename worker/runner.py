@@ -28,7 +28,7 @@ from millrace.core.errors import (
 )
 from millrace.core.job import JobSpec, JobState, Layout, Reason
 from millrace.core.jobdir import JobDirectory, decode_rows
-from millrace.core.log import get_logger
+from millrace.core.log import about, get_logger
 from millrace.core.manifest import ManifestRow
 from millrace.core.message import ChunkMessage
 from millrace.core.outcome import Tally, encode_lines, error_line, prediction_line, tally
@@ -37,6 +37,7 @@ from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.worker.careful import Careful
 from millrace.worker.in_hand import InHand
+from millrace.worker.meters import Meters
 from millrace.worker.own_jobs import BegunWithAnotherError, OwnJobs
 from millrace.worker.pipeline import Image, Pipeline, as_item_error
 from millrace.worker.turns import Turns
@@ -75,6 +76,7 @@ class ChunkRunner:
         model: Model,
         in_hand: InHand,
         under_way: Callable[[], None] = lambda: None,
+        meters: Meters | None = None,
     ) -> None:
         """`under_way` is called by a chunk's thread when all its images are: time for the next."""
         self._services = services
@@ -83,6 +85,7 @@ class ChunkRunner:
         self._model = model
         self._in_hand = in_hand
         self._under_way = under_way
+        self._meters = meters or Meters("", model.identity.version)
         self._own = OwnJobs(services, model.identity, model.queues)
         self._turns = Turns()
         self._careful = Careful(claims, pipeline)
@@ -95,29 +98,32 @@ class ChunkRunner:
         A failure gives the lease back, and the reconciler sends the chunk again. Raises
         nothing: a message never stops a worker.
         """
-        bound = log.bind(job=message.job, chunk=message.chunk)
+        with about(job=message.job, chunk=message.chunk):
+            self._handle(message)
+
+    def _handle(self, message: ChunkMessage) -> None:
         try:
             spec = self._services.jobs.spec(message.job)
             if spec.queue not in self._model.queues:
-                bound.warning("dropped a chunk of another model", queue=spec.queue)
+                log.warning("dropped a chunk of another model", queue=spec.queue)
                 return
             answer, lease = self._claims.claim(
                 spec.queue, message.job, message.chunk, self._model.identity
             )
         except JobNotFound:
-            bound.warning("dropped a message of a job that does not exist")
+            log.warning("dropped a message of a job that does not exist")
             return
         except MillraceError as error:
-            bound.error("could not claim a chunk", error=error.message)
+            log.error("could not claim a chunk", error=error.message)
             return
         if answer is Answer.WRONG_MODEL:
             self._own.hand_over(spec, message.chunk)
             return
         if not answer.holds_lease:
-            bound.info("dropped a message", answer=str(answer))
+            log.info("dropped a message", answer=str(answer))
             return
         if self._in_hand.renewed(lease):
-            bound.info("claimed a chunk that is in hand; its lease had run out")
+            log.info("claimed a chunk that is in hand; its lease had run out")
             return
         if not self._in_hand.add(lease):
             self.hand_back(lease)
@@ -131,29 +137,30 @@ class ChunkRunner:
             self._give_back(lease, forget_attempt=True)
         except Unavailable as error:
             # Not the chunk's fault, and not held against it.
-            bound.warning("a service is away; a chunk will run again", error=error.message)
+            log.warning("a service is away; a chunk will run again", error=error.message)
             self._give_back(lease, forget_attempt=True)
         except MillraceError as error:
-            bound.error("a chunk cannot be run in its job's directory", error=error.message)
+            log.error("a chunk cannot be run in its job's directory", error=error.message)
             if answer is Answer.POISON or isinstance(error, _HOPELESS):
                 self._give_up(lease)
             self._give_back(lease, forget_attempt=False)
         except Exception as error:
-            bound.error("a chunk failed; it will run again", exc_info=error)
+            log.error("a chunk failed; it will run again", exc_info=error)
             self._give_back(lease, forget_attempt=False)
         finally:
             self._in_hand.remove(lease, images)
 
     def hand_back(self, lease: Lease) -> None:
         """Give a lease back because the worker stops: no failed attempt, and queued again."""
-        try:
-            self._careful.stopped(lease)
-            if self._claims.release(lease, forget_attempt=True):
-                self._services.finalizer.finalize(lease.job)
-            else:
-                self._services.queue.send(lease.queue, lease.job, [lease.chunk])
-        except MillraceError as error:
-            log.warning("a chunk comes back when its lease expires", error=error.message)
+        with about(job=lease.job, chunk=lease.chunk):
+            try:
+                self._careful.stopped(lease)
+                if self._claims.release(lease, forget_attempt=True):
+                    self._services.finalizer.finalize(lease.job)
+                else:
+                    self._services.queue.send(lease.queue, lease.job, [lease.chunk])
+            except MillraceError as error:
+                log.warning("a chunk comes back when its lease expires", error=error.message)
 
     def _run(self, spec: JobSpec, lease: Lease, *, give_up: bool) -> int:
         """Run a leased chunk and count it; returns how many images it held."""
@@ -203,7 +210,9 @@ class ChunkRunner:
     def _count(
         self, spec: JobSpec, lease: Lease, counted: Tally, images: list[Image], write_us: int
     ) -> None:
-        answer, ready = self._finish(lease, counted, self._pipeline.timing(images, write_us))
+        timing = self._pipeline.timing(images, write_us)
+        answer, ready = self._finish(lease, counted, timing)
+        self._meters.chunk(answer, counted, images, timing)
         if answer is Finish.LATE:
             # The job ended without this chunk and says so; an object would contradict it.
             JobDirectory(self._services.stores, spec.directory).delete_chunk(spec.plan, lease.chunk)
@@ -251,6 +260,7 @@ class ChunkRunner:
 
     def _give_back(self, lease: Lease, *, forget_attempt: bool) -> None:
         """Free a chunk that failed; the reconciler sends it again, which spaces the tries."""
+        self._meters.given_back()
         try:
             if self._claims.release(lease, forget_attempt=forget_attempt):
                 self._services.finalizer.finalize(lease.job)

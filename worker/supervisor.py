@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from millrace.core.errors import ExitCode
@@ -27,6 +28,9 @@ DECODE_THREADS = "MILLRACE_DECODE_THREADS"
 MOST_DECODE_THREADS = 256
 DEVICE = "MILLRACE_DEVICE"
 CREW = "MILLRACE_CREW"
+METRICS_PORT = "MILLRACE_METRICS_PORT"
+METRICS_SOCKET = "MILLRACE_METRICS_SOCKET"
+"""Where a process tells its samples to us, who alone serve them."""
 
 HOPELESS = frozenset(
     {
@@ -83,17 +87,27 @@ class _Slot:
     started: float = 0.0
     delay: float = FIRST_DELAY_S
     due: float = 0.0
+    failures: int = 0
 
 
 class Supervisor:
     """Starts with `start`; `poll` is called until it returns an exit code."""
 
-    def __init__(self, processes: int, environment: Mapping[str, str]) -> None:
-        self._slots = [_Slot(each) for each in environments_each(processes, environment)]
+    def __init__(
+        self,
+        processes: int,
+        environment: Mapping[str, str],
+        sockets: Sequence[Path] | None = None,
+    ) -> None:
+        """Each process answers at its socket, if there are `sockets`, when it is asked for
+        samples."""
+        each = environments_each(processes, environment)
+        self._slots = [
+            _Slot({**told, METRICS_PORT: "", METRICS_SOCKET: str(sockets[n]) if sockets else ""})
+            for n, told in enumerate(each)
+        ]
         self._stopping = False
         self._code: int = ExitCode.OK
-        self.failures = 0
-        """How many processes ended that nobody told to."""
         # Children watch our end of this pipe: it closes however we die.
         self._child_end, self._our_end = os.pipe()
 
@@ -146,6 +160,15 @@ class Supervisor:
         return self._code if self._stopping and not alive else None
 
     @property
+    def failures(self) -> int:
+        """How many processes ended that nobody told to."""
+        return sum(slot.failures for slot in self._slots)
+
+    def failures_of(self, number: int) -> int:
+        """How often the process of this number did."""
+        return self._slots[number].failures
+
+    @property
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self._slots if slot.process is not None]
 
@@ -174,7 +197,7 @@ class Supervisor:
             self._code = code
             self.stop()
             return
-        self.failures += 1
+        slot.failures += 1
         if now - slot.started > STEADY_S:
             slot.delay = FIRST_DELAY_S
         slot.due = now + slot.delay

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
+from millrace.core.log import carried
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=run, name="within", daemon=True).start()
+    threading.Thread(target=carried(run), name="within", daemon=True).start()
     if not wait([answer], seconds).done:
         raise TimeoutError
     return answer.result()

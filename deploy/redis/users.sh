@@ -31,7 +31,7 @@ never='-@blocking -@admin -@dangerous +client|setname'
 
 # A job's own keys, its queue, and what both roles look after.
 keys='~millrace.* ~millrace:{*}:* ~millrace:active:* ~millrace:leases:*'
-keys="$keys ~millrace:fleet:* ~millrace:workers ~millrace:worker:*"
+keys="$keys ~millrace:fleet:* ~millrace:workers ~millrace:worker:* ~millrace:notifications"
 
 # Producers make and delete jobs: the index of jobs is theirs, and what HTTP servers, which are
 # producers, have promised. They send messages, take none.

@@ -18,6 +18,7 @@ from millrace.producer.http import (
     fleet,
     health,
     jobs,
+    metrics,
     outcomes,
     predict,
     problems,
@@ -72,5 +73,7 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
     app.include_router(session.router)
     for part in (jobs, control, events, outcomes, checks, fleet, predict, health):
         app.include_router(part.router)
+    # Last, so that it is around everything else.
+    metrics.install(app, services, open_to_all=settings.metrics_open)
     describe(app)
     return app

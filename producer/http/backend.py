@@ -7,6 +7,7 @@ from collections.abc import Callable
 from anyio import CapacityLimiter
 
 from millrace.core.errors import UsageError
+from millrace.core.notify.notifier import Notifying
 from millrace.core.periodic import Periodic
 from millrace.core.services import Services
 from millrace.core.storage import Location
@@ -40,6 +41,9 @@ class Backend:
         self.board = StatusBoard(services)
         self.watcher = Watcher(services, self.board)
         self.lister = Lister(services)
+        self.notifying = Notifying(
+            services.notifier, services.finalizer, services.settings.reconcile_s
+        )
         self.streams = Streams()
         self.previews = CapacityLimiter(PREVIEWS_AT_ONCE)
         self.verifier = Verifier(services)
@@ -58,6 +62,7 @@ class Backend:
     def start(self) -> None:
         for one in self._periodic:
             one.start()
+        self.notifying.start()
 
     def wind_down(self) -> None:
         """The server is about to stop: end what would never end by itself, begin nothing long."""
@@ -68,6 +73,7 @@ class Backend:
         """First what begins new work, then the work."""
         for one in self._periodic:
             one.stop()
+        self.notifying.stop()
         self.lister.stop()
         for part in (self.predictions, self.verifier, self.board, self.ready):
             part.close()

@@ -18,6 +18,7 @@ TAGS = [
     {"name": "predict", "description": "One picture at once."},
     {"name": "fleet", "description": "Models, and the workers that serve them."},
     {"name": "health", "description": "For load balancers; without a token."},
+    {"name": "metrics", "description": "For Prometheus."},
 ]
 
 _SECURITY = {
@@ -62,7 +63,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components.setdefault("schemas", {})["Problem"] = problem
     components["securitySchemes"] = _SECURITY
     for path, operations in document["paths"].items():
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") or path == "/metrics":
             for operation in operations.values():
                 operation["security"] = [{"token": []}, {"session": []}]
     return document

@@ -155,6 +155,10 @@ async def answer(request: Request, error: Exception) -> Response:
         problem.headers["allow"] = _allowed(request)
     if problem.status < 400:
         return Response(status_code=problem.status, headers=problem.headers)
+    request_id = get_contextvars().get("request_id")
+    if problem.code == "internal" and request_id:
+        # Such an answer is given outside of what names all others.
+        problem.headers["x-request-id"] = request_id
     if problem.status >= 500 and problem.code != "internal":
         log.warning("a request failed", path=request.url.path, error=problem.detail)
     page: ErrorPage | None = getattr(request.app.state, "error_page", None)

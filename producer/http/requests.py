@@ -78,6 +78,9 @@ class JobRequest(BaseModel):
     deadline: str | None = Field(
         None, max_length=40, description="`2h`, or an RFC 3339 time, after which it expires."
     )
+    notify: str | None = Field(
+        None, max_length=2048, description="A URL that is told, signed, when the job has ended."
+    )
     labels: dict[LabelName, LabelValue] = Field(
         {}, max_length=MAX_LABELS, description="Words of yours to find the job by."
     )

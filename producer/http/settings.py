@@ -35,6 +35,7 @@ class HttpSettings(EnvironmentSettings):
     )
     max_body_bytes: int = Field(MIB, ge=1024, description="larger requests are refused")
     max_upload_bytes: int = Field(32 * MIB, ge=1024, description="larger pictures are refused")
+    metrics_open: bool = Field(False, description="/metrics wants no token")
     predict_timeout_s: Seconds = Field(30, le=600, description="longest wait for one picture")
 
     @property

@@ -31,6 +31,7 @@ from tests.support import (
 
 SECRETS = {
     "message key": "message-key-0b5f",
+    "notify secret": "notify-secret-5a1e",
     "AWS secret": "aws-secret-9c41",
     "AWS token": "aws-token-77d2",
     "in a URL": "hunter2-3e8a",
@@ -52,6 +53,7 @@ def env(own_redis: EmbeddedRedis, s3_server: EmbeddedS3, repository: Path) -> di
         "MILLRACE_REDIS_URL": own_redis.url,
         "MILLRACE_MODELS": str(repository),
         "MILLRACE_MESSAGE_KEY": SECRETS["message key"],
+        "MILLRACE_NOTIFY_SECRET": SECRETS["notify secret"],
         "MILLRACE_LEASE_S": "2",
         "MILLRACE_RECONCILE_S": "1",
         **s3_server.environment,

@@ -64,7 +64,8 @@ def test_the_guarded_redis_is_for_every_service_of_ours() -> None:
 
 
 def test_the_services_are_there() -> None:
-    assert set(SERVICES) == {"redis", "storage", "worker", "worker-gpu", "producer"}
+    ours = {"worker", "worker-gpu", "producer"}
+    assert set(SERVICES) == ours | {"redis", "storage", "prometheus", "grafana"}
     assert OURS == ["worker", "worker-gpu", "producer"]
     # What has no profile comes up by itself.
     assert [name for name in SERVICES if "profiles" not in SERVICES[name]] == [
@@ -72,6 +73,24 @@ def test_the_services_are_there() -> None:
         "storage",
         "worker",
     ]
+
+
+def test_prometheus_and_grafana_find_their_files_and_the_workers() -> None:
+    for name in ("prometheus", "grafana"):
+        assert SERVICES[name]["profiles"] == ["metrics"]
+        assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
+        for volume in SERVICES[name]["volumes"]:
+            source = volume.partition(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
+    (port,) = SERVICES["grafana"]["ports"]
+    assert port.startswith("127.0.0.1:")
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (found,) = config["scrape_configs"][0]["dns_sd_configs"]
+    assert set(found["names"]) == {"worker", "worker-gpu"}
+    for name in found["names"]:
+        environment = SERVICES[name]["environment"]
+        assert environment["MILLRACE_METRICS_PORT"] == found["port"]
+    assert '".[${EXTRA},metrics]"' in DOCKERFILE
 
 
 @pytest.mark.parametrize("name", ["redis", "storage"])

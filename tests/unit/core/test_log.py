@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
 
-from millrace.core.log import configure, get_logger
+from millrace.core.log import about, carried, configure, get_logger
 from tests.support import capture_logs
 
 
@@ -121,3 +122,33 @@ def test_configuring_twice_does_not_say_everything_twice(
     configure("info", "json")
     get_logger("millrace.test").info("once")
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_lines_are_about_what_was_bound_in_other_threads_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("info", "json")
+    log = get_logger("millrace.test")
+
+    def work() -> None:
+        log.info("ours")
+        logging.getLogger("a.library").warning("theirs")
+
+    with ThreadPoolExecutor(1) as pool, about(job="j", chunk=3):
+        pool.submit(carried(work)).result()
+        with about(job="k"):
+            log.info("within")
+            log.info("of its own", job="l")
+        pool.submit(work).result()
+    log.info("afterwards")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    said = [(line["event"], line.get("job"), line.get("chunk")) for line in lines]
+    assert said == [
+        ("ours", "j", 3),
+        ("theirs", "j", 3),
+        ("within", "k", 3),
+        ("of its own", "l", 3),
+        ("ours", None, None),  # what is not carried begins anew
+        ("theirs", None, None),
+        ("afterwards", None, None),
+    ]

@@ -215,6 +215,7 @@ def test_the_json_has_the_documented_shape() -> None:
         "workers",
         "timing_share",
         "bottleneck",
+        "notification",
         "created_at",
         "started_at",
         "completed_at",

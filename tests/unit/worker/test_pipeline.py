@@ -28,12 +28,13 @@ from millrace.core.errors import (
     Stage,
     StorageUnavailable,
 )
+from millrace.core.log import about
 from millrace.core.manifest import ManifestRow
 from millrace.core.record import TimingTotals
 from millrace.worker.batch_size import LARGEST
 from millrace.worker.batcher import BUFFERS, BatchLimits, MicroBatcher
 from millrace.worker.pipeline import Fetch, Image, Pipeline, Threads, fetch_error
-from tests.support import wait_until
+from tests.support import capture_logs, wait_until
 
 Batch = npt.NDArray[np.uint8]
 BATCH = 4
@@ -237,6 +238,33 @@ def test_what_is_no_exception_is_an_error_line_too(
     assert failed is not None
     assert (failed.stage, failed.code, failed.retryable) == (stage, "internal", True)
     assert failed.message == f"{error.__name__}: unwrapped a None"
+
+
+@pytest.mark.parametrize("stage", ["fetch", "decode", "infer"])
+def test_the_lines_of_every_thread_are_about_the_job_whose_image_it_is(stage: str) -> None:
+    """Two jobs at once, whose images meet in one batch."""
+
+    def failing(here: str, then: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(given: Any) -> Any:
+            if here == stage:
+                raise RuntimeError("unforeseen")
+            return then(given)
+
+        return call
+
+    def run(job: str) -> None:
+        with about(job=job):
+            pipeline.run(rows(BATCH // 2), failing("fetch", fetch))
+
+    with (
+        capture_logs() as logs,
+        running(failing("decode", decode), failing("infer", echo)) as pipeline,
+        ThreadPoolExecutor(2) as chunks,
+    ):
+        wait([chunks.submit(run, job) for job in ("a", "b")])
+    said = [(entry["event"], entry["job"]) for entry in logs]
+    line = "an image failed unexpectedly"
+    assert sorted(said) == [(line, "a")] * (BATCH // 2) + [(line, "b")] * (BATCH // 2)
 
 
 def test_a_chunk_of_no_rows_is_done_at_once() -> None:

@@ -30,6 +30,7 @@ OPERATIONS = {
     ("POST", "/v1/predict"): "predictPicture",
     ("GET", "/healthz"): "health",
     ("GET", "/readyz"): "readiness",
+    ("GET", "/metrics"): "metrics",
 }
 
 

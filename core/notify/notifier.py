@@ -1,0 +1,179 @@
+"""Tells the ends of jobs to their `--notify` URLs: at least once, as long as it takes.
+
+Any process may send: workers do, and `millrace serve`. A try that fails, or whose sender dies, is
+repeated later by whoever is there, with growing pauses, until the receiver takes it or it is
+given up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+
+import orjson
+
+from millrace.core.errors import (
+    CorruptRecord,
+    JobNotFound,
+    LocationNotAllowed,
+    MillraceError,
+    SpecMismatch,
+    UsageError,
+)
+from millrace.core.finalize import Finalizer
+from millrace.core.jobdir import JobDirectory
+from millrace.core.jobstore import JobStore, Snapshot
+from millrace.core.log import about, get_logger
+from millrace.core.notify.delivery import DeliveryState
+from millrace.core.notify.outbox import Outbox
+from millrace.core.notify.post import NotTakenError, post
+from millrace.core.notify.rules import Rules
+from millrace.core.notify.signature import signed
+from millrace.core.notify.target import Target
+from millrace.core.periodic import Periodic
+from millrace.core.record import from_ms, to_ms
+from millrace.core.settings import NotifySettings
+from millrace.core.status import status_of
+from millrace.core.storage import Stores
+
+log = get_logger(__name__)
+
+BACKOFF = 4
+LONGEST_PAUSE_S = 6 * 3600.0
+JITTER = 0.2
+MAX_AGE_S = 3 * 86_400.0
+"""An end that nobody took in three days is told no more."""
+AT_ONCE = 16
+ENDED = "job.ended"
+
+
+class Notifier:
+    """`tick` sends what is due. Raises what `RedisClient.errors` raises, and UsageError if
+    something is due and there is no secret: then it is left to processes that have one."""
+
+    def __init__(self, store: JobStore, stores: Stores, settings: NotifySettings) -> None:
+        self._store, self._stores, self._settings = store, stores, settings
+        self._outbox = Outbox(store.redis)
+        self._rules = Rules.of(settings)
+        self._keys = settings.notify_keys
+        self._stopping = threading.Event()
+        # Finding the address takes one time-out at most, the rest another, and storage its own.
+        self._lease_s = 2 * settings.notify_timeout_s + 120
+
+    def stop(self) -> None:
+        """End after the try under way; what is left is another process's."""
+        self._stopping.set()
+
+    def tick(self) -> int:
+        """Try what is due, one after the other; returns how many were tried."""
+        tried = 0
+        while jobs := self._outbox.due(AT_ONCE):
+            if not self._keys:
+                raise UsageError(
+                    "ends of jobs are to be told, and MILLRACE_NOTIFY_SECRET is not set"
+                )
+            before = tried
+            for job in jobs:
+                if self._stopping.is_set():
+                    return tried
+                attempt = self._outbox.take(job, self._lease_s)
+                if attempt:
+                    tried += 1
+                    with about(job=job):
+                        self._try(job, attempt)
+            if tried == before:
+                break  # others are at it
+        return tried
+
+    def _try(self, job: str, attempt: int) -> None:
+        try:
+            snapshot = self._store.snapshot(job)
+        except (JobNotFound, CorruptRecord) as error:
+            log.warning("nothing is told of what is no job", error=error.message)
+            self._outbox.forget(job)
+            return
+        record = snapshot.record
+        if record.spec.notify is None or not record.state.terminal:
+            self._outbox.forget(job)
+            return
+        target = Target.parse(record.spec.notify)
+        bound = log.bind(to=target.origin, attempt=attempt)
+        try:
+            self._send(target, snapshot)
+        except NotTakenError as failure:
+            pause_s = max(self.pause_s(attempt), min(failure.not_before_s, LONGEST_PAUSE_S))
+            last = failure.final or attempt >= self._settings.notify_attempts
+            if last or _age_s(snapshot) + pause_s > MAX_AGE_S:
+                self._outbox.settle(job, DeliveryState.GIVEN_UP, str(failure))
+                bound.error("gave up telling the end of the job", error=str(failure))
+                return
+            self._outbox.settle(job, DeliveryState.WAITING, str(failure), again_in_s=pause_s)
+            bound.warning(
+                "could not tell the end of the job",
+                error=str(failure),
+                again_in_s=round(pause_s, 1),
+            )
+        else:
+            self._outbox.settle(job, DeliveryState.DELIVERED)
+            bound.info("told the end of the job")
+
+    def _send(self, target: Target, snapshot: Snapshot) -> None:
+        """Raises NotTakenError."""
+        record = snapshot.record
+        try:
+            # Whoever may write to Redis alone has nobody send anything anywhere.
+            JobDirectory(self._stores, record.spec.directory).confirm(record.spec)
+            event_id, body = event_of(snapshot)
+            headers = {
+                "Content-Type": "application/json",
+                "User-Agent": "millrace",
+                **signed(self._keys, event_id, int(time.time()), body),
+            }
+            post(target, body, headers, self._rules, self._settings.notify_timeout_s)
+        except (SpecMismatch, LocationNotAllowed) as error:
+            raise NotTakenError(error.message, final=True) from None
+        except MillraceError as error:
+            raise NotTakenError(error.message) from None
+
+    def pause_s(self, attempt: int) -> float:
+        """After this many tries: 5 s, 20 s, 80 s, …, no longer than six hours, and a little more or
+        less, lest all that failed together is tried again together."""
+        grown = self._settings.notify_backoff_s * float(BACKOFF) ** (attempt - 1)
+        pause = min(grown, LONGEST_PAUSE_S)
+        return pause * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+class Notifying:
+    """A thread that sends what is due, now and then, and at once when this process ends a job."""
+
+    def __init__(self, notifier: Notifier, finalizer: Finalizer, every_s: float) -> None:
+        self._notifier = notifier
+        self._thread = Periodic("notifier", every_s, notifier.tick)
+        finalizer.on_end = self._thread.soon
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Wait for the try under way."""
+        self._notifier.stop()
+        self._thread.stop()
+
+
+def event_of(snapshot: Snapshot) -> tuple[str, bytes]:
+    """The event of a job's end: its id, which is the same however often it is told, also after
+    Redis was lost, and its JSON: the status, under what makes it an event."""
+    record = snapshot.record
+    assert record.completed_at is not None
+    ended = f"{record.spec.job_id}\n{record.state}\n{to_ms(record.completed_at)}"
+    event_id = f"evt_{hashlib.sha256(ended.encode()).hexdigest()[:32]}"
+    status = status_of(snapshot).model_dump(mode="json", exclude={"notification"})
+    return event_id, orjson.dumps({"event_id": event_id, "event": ENDED, **status})
+
+
+def _age_s(snapshot: Snapshot) -> float:
+    """How long ago the job ended."""
+    ended = snapshot.record.completed_at
+    return 0.0 if ended is None else (from_ms(snapshot.now_ms) - ended).total_seconds()

@@ -1,0 +1,50 @@
+"""The notifications that are due, in Redis: of many senders one tries each, at a time."""
+
+from __future__ import annotations
+
+from millrace.core.notify.delivery import DeliveryState
+from millrace.core.redis_client import RedisClient
+from millrace.core.topology import NOTIFICATIONS, JobKeys
+
+
+class Outbox:
+    """Filled by the very script that ends a job. Raises what `RedisClient.errors` raises."""
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+
+    def due(self, limit: int) -> list[str]:
+        """Jobs whose notification is to be tried now, the longest due first."""
+        with self._redis.errors():
+            seconds, micros = self._redis.raw.time()
+            now_ms = seconds * 1000 + micros // 1000
+            jobs = self._redis.raw.zrange(
+                NOTIFICATIONS, "-inf", now_ms, byscore=True, offset=0, num=limit
+            )
+        return [job.decode(errors="replace") for job in jobs]
+
+    def take(self, job: str, lease_s: float) -> int:
+        """Be the one who tries it; which try it is, or 0 if another does, or there is none.
+
+        Others try it when the lease is over, unless it is settled before.
+        """
+        with self._redis.errors():
+            attempt: int = self._redis.script("notify_take")(
+                keys=[NOTIFICATIONS, JobKeys(job).record], args=[job, int(lease_s * 1000)]
+            )
+        return attempt
+
+    def settle(
+        self, job: str, state: DeliveryState, error: str = "", *, again_in_s: float = 0
+    ) -> None:
+        """Note what came of a try; a WAITING one is tried again."""
+        with self._redis.errors():
+            self._redis.script("notify_settle")(
+                keys=[NOTIFICATIONS, JobKeys(job).record],
+                args=[job, state, error, int(again_in_s * 1000)],
+            )
+
+    def forget(self, job: str) -> None:
+        """Drop what is no job's."""
+        with self._redis.errors():
+            self._redis.raw.zrem(NOTIFICATIONS, job)

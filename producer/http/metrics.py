@@ -1,0 +1,49 @@
+"""`/metrics`: the server's requests, and how all jobs, queues and workers are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from fastapi import Depends, FastAPI, Header
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millrace.core.exposition import page_of, registry_of
+from millrace.core.services import Services
+from millrace.producer.fleet_metrics import FleetMetrics
+from millrace.producer.http.access import viewer
+from millrace.producer.http.observed import Observed, Requests
+from millrace.producer.http.problems import responses
+
+
+def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> None:
+    """Count every request from now on, and tell. Raises MissingExtra."""
+    requests, fleet = Requests(), FleetMetrics(services)
+    registry = registry_of(lambda: [({}, requests.samples()), ({}, fleet.samples())])
+
+    async def who(request: Request) -> None:
+        if not open_to_all:
+            await viewer(request)
+
+    @app.get(
+        "/metrics",
+        tags=["metrics"],
+        operation_id="metrics",
+        summary="For Prometheus",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "In Prometheus's text format",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            **responses(),
+        },
+        dependencies=[Depends(who)],
+    )
+    async def metrics(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+        """Jobs by state, images that wait, queues, leases, live workers, requests."""
+        body, content_type = await run_sync(page_of, registry, accept)
+        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+
+    app.add_middleware(Observed, requests=requests)

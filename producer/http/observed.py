@@ -1,0 +1,102 @@
+"""Every request by its id and its time: bound to the log lines it causes, answered, counted.
+
+Plain ASGI, for it is on every request's way: a few microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
+
+from millrace.core import metrics as m
+from millrace.core.log import get_logger
+from millrace.core.metrics import Counts, Sample
+
+log = get_logger(__name__)
+
+HEADER = "x-request-id"
+_HEADER = HEADER.encode()
+_GIVEN = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+NO_ROUTE = "none"
+"""Of a request for what there is not: what people ask for has no bounds."""
+
+
+class Requests:
+    """What was asked and answered so far."""
+
+    def __init__(self) -> None:
+        self._counts = Counts()
+        self._open = 0  # of the event loop alone
+
+    def begin(self) -> None:
+        self._open += 1
+
+    def end(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._open -= 1
+        method = method if method in METHODS else "other"
+        self._counts.add(m.REQUESTS, 1, method, route, str(status))
+        if not route.endswith("/events"):
+            self._counts.observe(m.REQUEST_SECONDS, (seconds,), method, route)
+
+    def samples(self) -> list[Sample]:
+        return [*self._counts.samples(), Sample(m.REQUESTS_OPEN, self._open)]
+
+
+class Observed:
+    """Takes the `X-Request-ID` that was given, or makes one."""
+
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
+        self._app, self._requests = app, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _given(scope) or secrets.token_hex(8).encode()
+        # Each request has a task of its own, whose context ends with it.
+        bind_contextvars(request_id=request_id.decode())
+        status = 500  # of what is raised through us
+        started = time.perf_counter()
+        self._requests.begin()
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        finally:
+            seconds = time.perf_counter() - started
+            method: str = scope["method"]
+            self._requests.end(method, route_of(scope), status, seconds)
+            # People poll: what only reads is told of in debugging alone.
+            say = log.debug if method in ("GET", "HEAD") else log.info
+            say(
+                "answered a request",
+                method=method,
+                path=scope["path"],
+                status=status,
+                seconds=round(seconds, 4),
+            )
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the path that was asked for, as `/v1/jobs/{job}`."""
+    route: Any = scope.get("route")
+    return getattr(route, "path", None) or NO_ROUTE
+
+
+def _given(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            return value if _GIVEN.fullmatch(value) else None
+    return None
