@@ -16,6 +16,7 @@ from millrace.cli.models import models_app
 from millrace.cli.results import errors, results
 from millrace.cli.run import run
 from millrace.cli.runs import runs
+from millrace.cli.serve import serve
 from millrace.cli.status import jobs, status, workers
 from millrace.cli.train import train
 from millrace.cli.verify import verify
@@ -57,7 +58,7 @@ def root(
 
 
 COMMANDS = (
-    *(run, enqueue, worker),
+    *(run, enqueue, worker, serve),
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
     *(export, inspect, verify_model, train),

@@ -13,13 +13,18 @@
     │   ├── ModelNotFound
     │   └── ObjectNotFound    a bucket, directory or object
     ├── AccessDenied          storage or Redis refused the credentials
-    │   └── OutsideRoot       a key or link that leads out of its place
+    │   ├── OutsideRoot       a key or link that leads out of its place
+    │   ├── Unauthenticated   the HTTP server knows no such token
+    │   └── Forbidden         the token's role may not do this
     ├── Conflict
     │   ├── JobConflict       the job id stands for another spec
     │   └── AlreadyExists     a create-only write met an object
     ├── Unavailable
     │   ├── RedisUnavailable
-    │   └── StorageUnavailable
+    │   ├── StorageUnavailable
+    │   ├── ServerUnavailable the HTTP server cannot be reached, or stops
+    │   ├── NoWorkers         no worker serves the model
+    │   └── Busy              the HTTP server does as much of this as it may
     ├── SourceChanged         the object's ETag is no longer the listed one
     ├── ObjectTooLarge        over the configured size limit
     ├── CorruptRecord         Redis or the job directory holds something not ours
@@ -142,6 +147,18 @@ class OutsideRoot(AccessDenied):
     code = "outside_root"
 
 
+class Unauthenticated(AccessDenied):
+    """The HTTP server got no token, or one it does not know."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessDenied):
+    """Whoever asks may not do this: the role is too low, or the request comes from another site."""
+
+    code = "forbidden"
+
+
 class Conflict(MillraceError):
     """What is asked contradicts what stands."""
 
@@ -178,6 +195,24 @@ class StorageUnavailable(Unavailable):
     """Object storage cannot be reached, or kept failing through the retries."""
 
     code = "storage_unavailable"
+
+
+class ServerUnavailable(Unavailable):
+    """The HTTP server cannot be reached, or is stopping."""
+
+    code = "server_unavailable"
+
+
+class NoWorkers(Unavailable):
+    """No worker serves the model, so nothing would answer in time."""
+
+    code = "no_workers"
+
+
+class Busy(Unavailable):
+    """The HTTP server does as much of this at once as it may."""
+
+    code = "busy"
 
 
 class SourceChanged(MillraceError):

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,8 @@ from millrace.core.limits import ErrorThreshold, parse_deadline
 from millrace.core.storage.location import Location
 from millrace.core.topology import (
     JOB_ID_PATTERN,
+    LABEL_NAME_PATTERN,
+    LABEL_VALUE_PATTERN,
     MODEL_NAME_PATTERN,
     VERSION_PATTERN,
     queue_name,
@@ -115,6 +117,11 @@ class Layout(StrEnum):
     PER_IMAGE = "per-image"
 
 
+MAX_LABELS = 32
+LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME_PATTERN)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -155,6 +162,8 @@ class JobSpec(_Frozen):
     layout: Layout = Layout.CHUNKS
     error_threshold: str | None = None
     deadline: str | None = None
+    labels: dict[LabelName, LabelValue] = Field(default={}, max_length=MAX_LABELS)
+    """The user's own words about the job, to find it by."""
 
     @field_validator("error_threshold")
     @classmethod
@@ -195,9 +204,10 @@ class JobSpec(_Frozen):
         When and under which id it was asked, and which version the repository held at that
         moment, are not part of the request.
         """
-        asked = self.model_dump_json(
-            exclude={"job_id": True, "created_at": True, "model": {"version", "digest"}}
-        )
+        unasked: Any = {"job_id": True, "created_at": True, "model": {"version", "digest"}}
+        if not self.labels:
+            unasked["labels"] = True  # as before there were any
+        asked = self.model_dump_json(exclude=unasked)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
 
     @classmethod

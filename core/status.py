@@ -82,6 +82,7 @@ class JobStatus(BaseModel):
     schema_version: Literal[1] = 1
     job_id: str
     parent_job_id: str | None
+    labels: dict[str, str] = {}
     state: JobState
     terminal: bool
     reason: str | None
@@ -114,6 +115,7 @@ def status_of(snapshot: Snapshot) -> JobStatus:
     return JobStatus(
         job_id=spec.job_id,
         parent_job_id=spec.parent_job_id,
+        labels=spec.labels,
         state=record.state,
         terminal=record.state.terminal,
         reason=record.reason,

@@ -14,10 +14,14 @@ QUEUE_PREFIX = "millrace."
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+LABEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+LABEL_VALUE_PATTERN = r"^[^\x00-\x1f\x7f]{0,255}$"
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$"
 
 JOBS = "millrace:jobs"
 WORKERS = "millrace:workers"
+DUTIES = "millrace:duties"
+"""Sorted set: what an HTTP server has promised and not yet done, `what:job` → since when."""
 
 JOB_FILE = "job.json"
 MODEL_FILE = "model.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from millrace.core.claims import free_expired
 from millrace.core.errors import (
     AccessDenied,
@@ -21,8 +23,14 @@ from millrace.core.services import Services
 log = get_logger(__name__)
 
 
-def cancel(services: Services, job: str) -> None:
-    """Take no more chunks; those in hand end, and what there is is published.
+def cancel(
+    services: Services,
+    job: str,
+    *,
+    and_then: Callable[[Services, str], None] | None = None,
+) -> None:
+    """Take no more chunks; those in hand end, and what there is is published, by `and_then` if
+    somebody else is to see to that.
 
     A job that only waits for its end, in a directory that is gone, damaged or closed, ends as
     `failed`. Raises JobNotFound; JobConflict if the job has ended.
@@ -32,7 +40,7 @@ def cancel(services: Services, job: str) -> None:
         return
     _refuse_ended(services, job, "cancelled")
     services.jobs.stop(job, JobState.CANCELLED, Reason.REQUESTED)
-    try_to_look_after(services, job)
+    (and_then or try_to_look_after)(services, job)
 
 
 def pause(services: Services, job: str) -> None:

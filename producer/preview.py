@@ -34,6 +34,8 @@ class Preview:
     output: str
     standing: int
     output_problem: str | None
+    complete: bool = True
+    """False if the listing was left off: there are more images than that."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,11 +45,16 @@ def preview(
     services: Services,
     spec: JobSpec,
     progress: Callable[[ListingProgress], None] = lambda _: None,
+    enough: Callable[[int], bool] = lambda _: False,
 ) -> Preview:
-    """List the input and try the output. Raises what listing raises."""
+    """List the input and try the output. Raises what listing raises.
+
+    The listing is left off once so many images are `enough`.
+    """
     images = size = 0
     types: Counter[str] = Counter()
     first: list[str] = []
+    complete = True
     for row in image_references(services.stores, spec.input, Location.parse(spec.output)):
         images += 1
         size += row.size or 0
@@ -56,6 +63,9 @@ def preview(
             first.append(row.key)
         if images % 10_000 == 0:
             progress(ListingProgress(images, size, 0))
+        if enough(images):
+            complete = False
+            break
     full, rest = divmod(images, spec.plan.rows_per_part)
     return Preview(
         job_id=spec.job_id,
@@ -69,6 +79,7 @@ def preview(
         standing=_standing(services, spec.directory),
         output_problem=write_problem(services, Location.parse(spec.output))
         or create_only_problem(services, Location.parse(spec.output)),
+        complete=complete,
     )
 
 

@@ -43,7 +43,7 @@ def go_on(
     if not record.listing_complete:
         if record.state in (JobState.CANCELLING, JobState.FINALIZING) or record.state.terminal:
             raise JobConflict(f"job {job} is {record.state}; it cannot be resumed")
-        _list_the_rest(services, record.spec, progress)
+        list_the_rest(services, record.spec, progress)
     return Job(services, job)
 
 
@@ -175,9 +175,13 @@ def _spec(directory: JobDirectory) -> JobSpec:
     return spec
 
 
-def _list_the_rest(
-    services: Services, spec: JobSpec, progress: Callable[[ListingProgress], None]
+def list_the_rest(
+    services: Services,
+    spec: JobSpec,
+    progress: Callable[[ListingProgress], None] = lambda _: None,
 ) -> None:
+    """List what a job's manifest does not hold yet, which may be all of it. A paused job stays
+    paused. Raises JobConflict if another process is listing it, and what `submit` raises."""
     job, directory = spec.job_id, JobDirectory(services.stores, spec.directory)
     directory.confirm(spec)
     with producing(services.redis, job) as still_ours:

@@ -28,6 +28,13 @@ def retry(
     status names it. Raises JobNotFound, JobConflict if the job has not ended, and what
     `submit` raises. If nothing failed so, the child has `failed`, reason `no_inputs`.
     """
+    return submit_spec(services, retry_spec(services, job, codes=codes, job_id=job_id), progress)
+
+
+def retry_spec(
+    services: Services, job: str, *, codes: Sequence[str] = (), job_id: str | None = None
+) -> JobSpec:
+    """The spec of such a job. Raises JobNotFound, JobConflict."""
     record = services.jobs.record(job)
     if not record.state.terminal:
         raise JobConflict(f"job {job} is {record.state}; its failures are not all known yet")
@@ -41,4 +48,4 @@ def retry(
         "deadline": None,
         "error_threshold": None,
     }
-    return submit_spec(services, JobSpec.make(**fields), progress)
+    return JobSpec.make(**fields)

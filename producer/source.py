@@ -25,10 +25,7 @@ def image_references(
     output is input, nor are the empty `…/` objects that stand for folders.
     """
     source = Location.parse(spec.uri)
-    if output == source:
-        raise UsageError(
-            "the output cannot be the input itself", hint=f"for example {source}/predictions"
-        )
+    _refuse_same(source, output)
     accepts = key_filter(spec.include, spec.exclude)
     if spec.failed_of is not None:
         rows = failed_rows(stores, output.child(spec.failed_of), spec.codes)
@@ -38,6 +35,17 @@ def image_references(
         rows = _listed(stores, source, output, after)
     start = len(source.prefix)
     return (row for row in rows if accepts(row.key[start:]))
+
+
+def check_input(stores: Stores, spec: InputSpec, output: Location) -> None:
+    """Raise what listing would raise at once, found out by a request or two."""
+    source = Location.parse(spec.uri)
+    _refuse_same(source, output)
+    key_filter(spec.include, spec.exclude)
+    if spec.failed_of is None and spec.manifest is not None:
+        next(read_user_manifest(stores, spec.manifest, source), None)
+    elif spec.failed_of is None:
+        next(stores.open(source).list(source.prefix), None)
 
 
 def remaining_references(
@@ -56,6 +64,13 @@ def remaining_references(
         return image_references(stores, spec, output, after=last[0].key if last else "")
     seen = {_short(row.key) for row in known}
     return (r for r in image_references(stores, spec, output) if _short(r.key) not in seen)
+
+
+def _refuse_same(source: Location, output: Location) -> None:
+    if output == source:
+        raise UsageError(
+            "the output cannot be the input itself", hint=f"for example {source}/predictions"
+        )
 
 
 def _past_beginning(

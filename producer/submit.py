@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -27,7 +27,7 @@ from millrace.core.storage import Location
 from millrace.core.topology import queue_name
 from millrace.producer.enqueue import ListingProgress, enqueue
 from millrace.producer.job import Job
-from millrace.producer.source import image_references
+from millrace.producer.source import check_input, image_references
 
 
 def submit(
@@ -45,6 +45,7 @@ def submit(
     job_id: str | None = None,
     error_threshold: str | None = None,
     deadline: str | None = None,
+    labels: Mapping[str, str] | None = None,
     settings: Settings | None = None,
     progress: Callable[[ListingProgress], None] = lambda _: None,
 ) -> Job:
@@ -53,7 +54,8 @@ def submit(
     `source` and `output` are directories, `file://` or `s3://` URLs; `model` is `NAME` or
     `NAME:VERSION`. The same `job_id` with the same request is the same job. With more failed
     images than `error_threshold` (`100`, `5%`) the job fails; past its `deadline` (`2h`, or an
-    RFC 3339 time) it expires. Settings come from `MILLRACE_…` unless given.
+    RFC 3339 time) it expires; `labels` are words of yours to find it by. Settings come from
+    `MILLRACE_…` unless given.
 
     Raises UsageError, ModelNotFound, JobConflict, AccessDenied, ObjectNotFound,
     RedisUnavailable, StorageUnavailable. An input without images makes a job that has
@@ -75,6 +77,7 @@ def submit(
         job_id=job_id,
         error_threshold=error_threshold,
         deadline=deadline,
+        labels=labels,
     )
     return submit_spec(services, spec, progress)
 
@@ -95,6 +98,7 @@ def make_spec(
     job_id: str | None = None,
     error_threshold: str | None = None,
     deadline: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """The spec of what a user asks for, with the model resolved. Raises as `submit` does."""
     services.stores.allowed.check(Location.parse(source).uri, Location.parse(output).uri)
@@ -121,6 +125,7 @@ def make_spec(
         layout=layout,
         error_threshold=error_threshold,
         deadline=deadline,
+        labels=dict(labels or {}),
     )
 
 
@@ -155,6 +160,31 @@ def submit_spec(
     if _stands(services, spec):
         return job
     rows = _begun(image_references(services.stores, spec.input, Location.parse(spec.output)))
+    spec, created = _make(services, spec)
+    if created:
+        with (
+            _hint(f"millrace resume {spec.job_id}"),
+            producing(services.redis, spec.job_id) as still_ours,
+        ):
+            enqueue(services, spec, rows, progress, still_ours)
+    return job
+
+
+def accept(services: Services, spec: JobSpec) -> bool:
+    """Make the job, with nothing of its input listed: that is for `recover.list_the_rest`, of
+    this process or another. False if it stands already. Raises as `submit` does, but of its input
+    only what the first request shows.
+    """
+    services.redis.ping()
+    if _stands(services, spec):
+        return False
+    check_input(services.stores, spec.input, Location.parse(spec.output))
+    return _make(services, spec)[1]
+
+
+def _make(services: Services, spec: JobSpec) -> tuple[JobSpec, bool]:
+    """Write `job.json` and the record, unless they stand; the spec that does, and whether the
+    record is new."""
     spec, fresh = _write_spec(services, spec)
     with _hint(f"millrace resume {spec.directory} --from-storage"):
         begun = not fresh and JobDirectory(services.stores, spec.directory).parts()
@@ -167,13 +197,7 @@ def submit_spec(
         standing = services.jobs.create(spec)
     if standing is not None and standing != spec.digest:
         raise _conflict(spec.job_id)
-    if standing is None:
-        with (
-            _hint(f"millrace resume {spec.job_id}"),
-            producing(services.redis, spec.job_id) as still_ours,
-        ):
-            enqueue(services, spec, rows, progress, still_ours)
-    return job
+    return spec, standing is None
 
 
 @contextmanager

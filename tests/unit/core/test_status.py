@@ -199,6 +199,7 @@ def test_the_json_has_the_documented_shape() -> None:
         "schema_version",
         "job_id",
         "parent_job_id",
+        "labels",
         "state",
         "terminal",
         "reason",

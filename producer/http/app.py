@@ -1,0 +1,59 @@
+"""The web application: middleware, routes, errors and the OpenAPI document, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from millrace.core.services import Services
+from millrace.producer.http import jobs, problems, session
+from millrace.producer.http.access import Access
+from millrace.producer.http.backend import Backend
+from millrace.producer.http.envelope import Envelope
+from millrace.producer.http.settings import HttpSettings
+
+
+def create_app(services: Services, settings: HttpSettings) -> FastAPI:
+    """The app over these services. Raises UsageError for settings that would leave it open."""
+    access = Access(settings)
+    backend = Backend(services, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        backend.start()
+        yield
+        await run_sync(backend.stop)
+
+    app = FastAPI(
+        title="millrace",
+        summary="A bucket of images in, JSON predictions out.",
+        version=version("millrace"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.access = access
+    app.state.backend = backend
+    problems.install(app)
+    app.add_middleware(
+        Envelope,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
+            expose_headers=["location", "millrace-next-cursor"],
+        )
+    app.include_router(session.router)
+    app.include_router(jobs.router)
+    return app

@@ -1,0 +1,129 @@
+"""The status of jobs for many who poll: read at most every quarter of a second, shared by all."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import orjson
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+
+from millrace.core.errors import MillraceError
+from millrace.core.log import get_logger
+from millrace.core.services import Services
+from millrace.core.status import JobStatus, status_of
+from millrace.producer.control import try_to_look_after
+
+log = get_logger(__name__)
+
+FRESH_S = 0.25
+MOST_KEPT = 1024
+READERS = 8
+CARERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A status as it was read, and as JSON."""
+
+    status: JobStatus
+    body: bytes
+    read_at: float
+
+
+class StatusBoard:
+    """Its coroutines belong to one event loop; `read`, `forget` and `care_soon` to any thread.
+
+    Reading has threads of its own: however many requests wait for storage, a status does not.
+    """
+
+    def __init__(self, services: Services, fresh_s: float = FRESH_S) -> None:
+        self._services = services
+        self._fresh_s = fresh_s
+        self._posted: OrderedDict[str, Posted] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[Posted]] = {}
+        self._limiter = CapacityLimiter(READERS)
+        self._carers = ThreadPoolExecutor(CARERS, thread_name_prefix="look-after")
+        self._in_care: set[str] = set()
+        self._lock = threading.Lock()
+
+    def fresh(self, job: str) -> Posted | None:
+        """What is posted of a job, if it is not too old."""
+        posted = self._posted.get(job)
+        if posted is None or time.monotonic() - posted.read_at > self._fresh_s:
+            return None
+        return posted
+
+    async def posted(self, job: str) -> Posted:
+        """Where the job stands, at most `fresh_s` ago. Raises JobNotFound, RedisUnavailable."""
+        posted = self.fresh(job)
+        if posted is not None:
+            return posted
+        task = self._reading.get(job)
+        if task is None:
+            task = asyncio.create_task(self._read_and_post(job))
+            self._reading[job] = task
+        # One who leaves takes nothing away from the others who wait for the same.
+        return await asyncio.shield(task)
+
+    async def _read_and_post(self, job: str) -> Posted:
+        this = asyncio.current_task()
+        try:
+            posted = await run_sync(self.read, job, limiter=self._limiter)
+            if self._reading.get(job) is this:
+                self._posted[job] = posted
+                self._posted.move_to_end(job)
+                while len(self._posted) > MOST_KEPT:
+                    self._posted.popitem(last=False)
+            return posted
+        finally:
+            if self._reading.get(job) is this:
+                del self._reading[job]
+
+    def read(self, job: str) -> Posted:
+        """Read it now. A job that waits for its end is looked after, by another thread."""
+        began = time.monotonic()
+        snapshot = self._services.jobs.snapshot(job)
+        if snapshot.needs_care:
+            self.care_soon(job)
+        status = status_of(snapshot)
+        return Posted(status, encode(status), began)
+
+    def forget(self, job: str) -> None:
+        """Something was done to the job: what was read before is not shown any more."""
+        self._posted.pop(job, None)
+        self._reading.pop(job, None)
+
+    def care_soon(self, job: str) -> None:
+        """Do for a job what the reconciler of a worker would, without anybody waiting for it."""
+        with self._lock:
+            if job in self._in_care:
+                return
+            self._in_care.add(job)
+        try:
+            self._carers.submit(self._care, job)
+        except RuntimeError:  # the server stops
+            self._in_care.discard(job)
+
+    def _care(self, job: str) -> None:
+        try:
+            try_to_look_after(self._services, job)
+        except MillraceError as error:
+            log.warning("left to the workers", job=job, error=error.message)
+        finally:
+            self._in_care.discard(job)
+            self.forget(job)
+
+    def close(self) -> None:
+        """Begin nothing new; what is being finalized has a lock of its own that expires."""
+        self._carers.shutdown(wait=False, cancel_futures=True)
+
+
+def encode(status: JobStatus) -> bytes:
+    """A status as JSON."""
+    return orjson.dumps(status.model_dump(mode="json"))

@@ -1,0 +1,98 @@
+"""Logging in with a browser: a form takes the token, a cookie stands for it from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from millrace.core.errors import Unauthenticated
+from millrace.producer.http.access import COOKIE, SESSION_S, Access
+
+router = APIRouter(include_in_schema=False)
+
+LoginPage = Callable[[Request, str, str | None], str]
+"""HTML of the form, which posts `token` and `next` to `/login`, given where to go afterwards and
+what went wrong; `app.state.login_page`, if it is set."""
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Log in · millrace</title>
+<style>body{{font:1rem system-ui;max-width:22rem;margin:20vh auto;padding:0 1rem}}
+label,input,button{{display:block;width:100%;box-sizing:border-box;font:inherit;margin:.5rem 0}}
+:root{{color-scheme:light dark}}</style>
+<main><h1>millrace</h1>{problem}
+<form method="post" action="/login"><input type="hidden" name="next" value="{next}">
+<label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button>Log in</button></form></main></html>"""
+
+
+@router.get("/login")
+async def form(request: Request, next: str = "/") -> Response:
+    """The form; where nobody needs a token, the page itself."""
+    access: Access = request.app.state.access
+    if access.open:
+        return RedirectResponse(local(next), 303)
+    return _form(request, next, None, 200)
+
+
+@router.post("/login")
+async def login(
+    request: Request,
+    token: Annotated[str, Form(max_length=4096)],
+    next: Annotated[str, Form(max_length=2048)] = "/",
+) -> Response:
+    """Take a token for a cookie that scripts cannot read and other sites cannot use."""
+    access: Access = request.app.state.access
+    access.refuse_other_sites(request)
+    try:
+        caller = access.by_token(token.strip())
+    except Unauthenticated as error:
+        return _form(request, next, error.message, 401)
+    answer = RedirectResponse(local(next), 303)
+    answer.set_cookie(
+        COOKIE,
+        access.session(caller),
+        max_age=SESSION_S,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/logout")
+async def logout(request: Request) -> Response:
+    """Take the cookie away."""
+    access: Access = request.app.state.access
+    access.refuse_other_sites(request)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer
+
+
+def local(path: str) -> str:
+    """The path of ours to go on to; whatever else was asked for, the front page."""
+    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if ours else "/"
+
+
+def _form(request: Request, path: str, problem: str | None, status: int) -> Response:
+    page: LoginPage | None = getattr(request.app.state, "login_page", None)
+    path = local(path)
+    if page is not None:
+        html = page(request, path, problem)
+    else:
+        shown = f'<p role="alert">{escape(problem)}</p>' if problem else ""
+        html = _PAGE.format(problem=shown, next=escape(path))
+    headers = {
+        "cache-control": "no-store",
+        "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "form-action 'self'; frame-ancestors 'none'",
+    }
+    return HTMLResponse(html, status, headers)
