@@ -16,6 +16,7 @@ from millrace.producer.http.access import Access
 from millrace.producer.http.backend import Backend
 from millrace.producer.http.envelope import Envelope
 from millrace.producer.http.settings import HttpSettings
+from millrace.producer.web import routes as dashboard
 
 
 def create_app(services: Services, settings: HttpSettings) -> FastAPI:
@@ -56,4 +57,5 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
         )
     app.include_router(session.router)
     app.include_router(jobs.router)
+    dashboard.install(app)
     return app

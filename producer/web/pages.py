@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from millrace.core.errors import MillraceError
 from millrace.producer.http.access import Access, Caller, Role
-from millrace.producer.http.problems import Problem, problem_of
+from millrace.producer.http.problems import Problem
 from millrace.producer.web.shown import FILTERS, TONES
 from millrace.producer.web.static_files import static_url
 
@@ -112,7 +112,3 @@ def _who(request: Request) -> Who | None:
         return None
 
 
-__all__ = [
-    "HEADERS", "POLICY", "Who", "error_page", "html", "login_page", "page", "problem_fragment",
-    "problem_of", "wants_fragment",
-]  # fmt: skip
