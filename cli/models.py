@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,8 @@ from millrace.cli import options as o
 from millrace.cli.command import command, confirm, print_json, refuse_silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from millrace.core.repository import Repository, Shelved
+    from millrace.core.repository import Repository
+    from millrace.core.shelf import ListedModel
     from millrace.core.storage import Stores
 
 models_app = typer.Typer(
@@ -36,20 +35,6 @@ To = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One version in a repository. What its card would tell is None while `problem` says why."""
-
-    name: str
-    version: str
-    bytes: int
-    task: str | None = None
-    input: str | None = None
-    labels: int | None = None
-    digest: str | None = None
-    problem: str | None = None
-
-
 @models_app.callback()
 @command
 def list_models(ctx: typer.Context, models: o.Models = None, as_json: o.AsJson = False) -> None:
@@ -57,8 +42,10 @@ def list_models(ctx: typer.Context, models: o.Models = None, as_json: o.AsJson =
     if ctx.invoked_subcommand is not None:
         _refuse_given(ctx)
         return
+    from millrace.core.shelf import listed
+
     stores, repository = _repository(models)
-    rows = [*_listed(stores, repository)]
+    rows = [*listed(stores, repository)]
     print_json([asdict(row) for row in rows]) if as_json else _show(rows)
 
 
@@ -166,36 +153,7 @@ def _repository(place: str | None) -> tuple[Stores, Repository]:
     return services.stores, services.repository()
 
 
-def _listed(stores: Stores, repository: Repository) -> Iterator[Listed]:
-    """Each version, also what is damaged: it is told of and holds up nothing."""
-    from millrace.core.errors import MillraceError
-
-    for shelf in repository.shelves():
-        try:
-            facts = _facts(stores, repository, shelf)
-        except MillraceError as error:
-            place = repository.location.child(shelf.name).child(shelf.version)
-            facts = {"problem": error.message.replace(f"{place}/", "")}
-        yield Listed(shelf.name, shelf.version, shelf.bytes, **facts)
-
-
-def _facts(stores: Stores, repository: Repository, shelf: Shelved) -> dict[str, Any]:
-    from millrace.core.errors import ModelError
-
-    if not shelf.complete:
-        raise ModelError("saved_model.pb is missing: it is being published, or was left unfinished")
-    card = repository.card(shelf.name, shelf.version)
-    if card.name != shelf.name:
-        raise ModelError(f"the card is of {card.name!r}")
-    return {
-        "task": str(card.task),
-        "input": f"{card.height}x{card.width} {card.channels}",
-        "labels": len(repository.labels(shelf)),
-        "digest": card.digest,
-    }
-
-
-def _show(rows: list[Listed]) -> None:
+def _show(rows: list[ListedModel]) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -18,10 +16,6 @@ if TYPE_CHECKING:
     from millrace.core.chunks import ChunkPlan
     from millrace.core.jobdir import JobDirectory
     from millrace.core.services import Services
-
-CSV_COLUMNS = (
-    "key", "etag", "label", "index", "score", "error_stage", "error_code", "error_message",
-)  # fmt: skip
 
 JobOrUrl = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's id, or the URL of its directory.")
@@ -43,6 +37,7 @@ def results(
     """Stream the outcomes committed so far, one line per image, in manifest order."""
     from millrace.core.errors import UsageError
     from millrace.core.outcome import decode_outcome
+    from millrace.producer.outcome_csv import csv_blocks
     from millrace.producer.results import outcome_lines
 
     if form not in ("jsonl", "csv"):
@@ -52,7 +47,7 @@ def results(
     if form == "jsonl":
         _write((line + b"\n" for line in lines), file)
     else:
-        _write(_csv(decode_outcome(line) for line in lines), file)
+        _write(csv_blocks(decode_outcome(line) for line in lines), file)
 
 
 @command
@@ -106,35 +101,6 @@ def directory_of(services: Services, job: str) -> JobDirectory:
     if "/" in job:
         return JobDirectory(services.stores, Location.parse(job))
     return JobDirectory(services.stores, services.jobs.spec(job).directory)
-
-
-def _csv(outcomes: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """One row per image: its best class, or its error."""
-    buffer = io.StringIO(newline="")
-    # RFC 4180 line ends: with bare newlines, Python does not quote a key with a \r in it.
-    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
-    for outcome in outcomes:
-        best = (outcome.get("predictions") or [{}])[0]
-        error = outcome.get("error", {})
-        writer.writerow(
-            {
-                "key": outcome["key"],
-                "etag": outcome["etag"],
-                **{name: best.get(name) for name in ("label", "index", "score")},
-                **{f"error_{name}": error.get(name) for name in ("stage", "code", "message")},
-            }
-        )
-        if buffer.tell() > 64 * 1024:
-            yield _drain(buffer)
-    yield _drain(buffer)
-
-
-def _drain(buffer: io.StringIO) -> bytes:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text.encode()
 
 
 def _write(lines: Iterable[bytes], file: str | None) -> None:

@@ -16,6 +16,9 @@ from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.status import JobStatus
 
+ONE_PICTURE = "millrace/one-picture"
+"""The label of a job that answers one request; who does not ask for it does not see it."""
+
 MOST_LOOKED_AT = 10_000
 """Jobs that one page looks at: with a filter that few meet, a page may be short or empty."""
 
@@ -33,6 +36,8 @@ class Wanted:
 
     def meets(self, brief: Brief) -> bool:
         spec = brief.spec
+        if ONE_PICTURE in spec.labels and ONE_PICTURE not in self.labels:
+            return False
         if self.states and brief.state not in self.states:
             return False
         if self.model is not None and (

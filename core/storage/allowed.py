@@ -16,13 +16,13 @@ class AllowedLocations:
 
     def __init__(self, urls: str | None) -> None:
         try:
-            self._places = [Location.parse(url) for url in (urls or "").split()]
+            self.places: list[Location] = [Location.parse(url) for url in (urls or "").split()]
         except BadLocation as error:
             raise UsageError(f"{VARIABLE}: {error.message}", hint=error.hint) from None
 
     def check(self, *uris: str) -> None:
         """Raise LocationNotAllowed if one of a job's places lies elsewhere."""
-        for uri in uris if self._places else ():
+        for uri in uris if self.places else ():
             place = Location.parse(uri)
-            if not any(allowed.contains(place) for allowed in self._places):
+            if not any(allowed.contains(place) for allowed in self.places):
                 raise LocationNotAllowed(f"{place} is under none of {VARIABLE}")

@@ -11,10 +11,22 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from millrace.core.services import Services
-from millrace.producer.http import jobs, problems, session
+from millrace.producer.http import (
+    checks,
+    control,
+    events,
+    fleet,
+    health,
+    jobs,
+    outcomes,
+    predict,
+    problems,
+    session,
+)
 from millrace.producer.http.access import Access
 from millrace.producer.http.backend import Backend
 from millrace.producer.http.envelope import Envelope
+from millrace.producer.http.openapi import describe
 from millrace.producer.http.settings import HttpSettings
 from millrace.producer.web import routes as dashboard
 
@@ -56,6 +68,8 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
             expose_headers=["location", "millrace-next-cursor"],
         )
     app.include_router(session.router)
-    app.include_router(jobs.router)
+    for part in (jobs, control, events, outcomes, checks, fleet, predict, health):
+        app.include_router(part.router)
+    describe(app)
     dashboard.install(app)
     return app

@@ -7,12 +7,20 @@ from collections.abc import Callable
 from millrace.core.errors import UsageError
 from millrace.core.periodic import Periodic
 from millrace.core.services import Services
+from millrace.core.storage import Location
 from millrace.core.storage.allowed import VARIABLE
 from millrace.producer.http.board import StatusBoard
 from millrace.producer.http.lister import Lister
+from millrace.producer.http.predictions import Predictions
+from millrace.producer.http.ready import ReadyChecks
 from millrace.producer.http.settings import HttpSettings
+from millrace.producer.http.shelf import Shelf
+from millrace.producer.http.streams import Streams
+from millrace.producer.http.verifier import Verifier
+from millrace.producer.http.watch import Watcher
 
 TAKE_UP_S = 15.0
+CLEAR_S = 120.0
 
 
 class Backend:
@@ -27,9 +35,18 @@ class Backend:
         self.services = services
         self.settings = settings
         self.board = StatusBoard(services)
+        self.watcher = Watcher(services, self.board)
         self.lister = Lister(services)
+        self.streams = Streams()
+        self.verifier = Verifier(services)
+        self.shelf = Shelf(services)
+        self.predictions = Predictions(services, settings.uploads)
+        self.ready = ReadyChecks(services, _places(services, settings))
         self._periodic: list[Periodic] = []
+        self._at_the_end: list[Callable[[], None]] = [self.watcher.end]
         self.every("take up listings", TAKE_UP_S, self.lister.take_up)
+        if settings.uploads:
+            self.every("clear pictures", CLEAR_S, self.predictions.clear_forgotten)
 
     def every(self, name: str, seconds: float, action: Callable[[], object]) -> None:
         """Call something now and then, in a thread, while the server runs."""
@@ -41,10 +58,24 @@ class Backend:
 
     def end_streams(self) -> None:
         """End what would never end by itself."""
+        for end in self._at_the_end:
+            end()
+
+    def at_the_end(self, action: Callable[[], None]) -> None:
+        """Call something, which must not wait for anything, when the server is told to stop."""
+        self._at_the_end.append(action)
 
     def stop(self) -> None:
         """First what begins new work, then the work."""
         for one in self._periodic:
             one.stop()
         self.lister.stop()
-        self.board.close()
+        for part in (self.predictions, self.verifier, self.board, self.ready):
+            part.close()
+
+
+def _places(services: Services, settings: HttpSettings) -> list[Location]:
+    """Where storage is asked whether it answers."""
+    named = (services.settings.models, settings.uploads)
+    allowed = services.stores.allowed.places
+    return [*(Location.parse(url) for url in named if url), *allowed]

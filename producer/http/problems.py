@@ -125,7 +125,7 @@ def problem_of(error: Exception) -> Problem:
         return _invalid(error)
     if isinstance(error, HTTPException):
         code = HTTP_CODES.get(error.status_code, "http_error")
-        headers = dict(error.headers or {})
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         return Problem(error.status_code, code, str(error.detail), headers=headers)
     return Problem(500, "internal", "the server met an error that it did not expect")
 
@@ -161,11 +161,14 @@ async def answer(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> str:
     """The methods of a path, of which several routes may have one each."""
-    methods = set[str]()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return ", ".join(sorted(methods))
+    return ", ".join(
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )
 
 
 def _is_page(request: Request) -> bool:

@@ -9,13 +9,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from millrace.core.errors import NotFound
-from millrace.core.services import Services
-from millrace.producer import control
+from millrace.producer.http import control
 from millrace.producer.http.access import Caller, page_operator
-from millrace.producer.http.requests import JobIdPath
-from millrace.producer.retry import retry_spec
-from millrace.producer.web.actions import ACTIONS, RETRY, Action
-from millrace.producer.web.dashboard import Dashboard, dashboard
+from millrace.producer.http.backend import Backend
+from millrace.producer.http.requests import JobIdPath, RetryRequest
+from millrace.producer.web.actions import ACTIONS, CANCEL, PAUSE, RESUME, RETRY, Action
+from millrace.producer.web.dashboard import dashboard
 from millrace.producer.web.pages import Who, page
 
 router = APIRouter(include_in_schema=False)
@@ -35,25 +34,16 @@ def ask(request: Request, job: JobIdPath, action: str, caller: Operator) -> Resp
 @router.post("/jobs/{job}/{action}")
 def act(request: Request, job: JobIdPath, action: str, _: Operator) -> Response:
     """Do it, and go back to the job, or on to the new one."""
-    found, web = _action(action), dashboard(request)
-    about = _do(web, found, job)
-    web.backend.board.forget(job)
+    found = _action(action)
+    about = _do(dashboard(request).backend, found, job)
     return RedirectResponse(f"/jobs/{about}?done={found.name}", 303)
 
 
-def _do(web: Dashboard, action: Action, job: str) -> str:
+def _do(backend: Backend, action: Action, job: str) -> str:
     """The job to look at afterwards. Raises JobNotFound, JobConflict."""
-    services: Services = web.backend.services
     if action is RETRY:
-        spec = retry_spec(services, job)
-        web.backend.lister.submit(spec)
-        return spec.job_id
-    if action.name == "cancel":
-        control.cancel(services, job, and_then=lambda _, cancelled: web.backend.board.care_soon(cancelled))
-    elif action.name == "pause":
-        control.pause(services, job)
-    else:
-        control.resume(services, job)
+        return control.retry(backend, job, RetryRequest(), None)
+    {CANCEL: control.cancel, PAUSE: control.pause, RESUME: control.resume}[action](backend, job)
     return job
 
 

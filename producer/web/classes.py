@@ -100,9 +100,9 @@ class Classes:
             return ClassCounts(top, counted.images - shown, classes, counted.images, waiting)
 
     def close(self) -> None:
-        """Count no more. A chunk that is being read is waited for."""
+        """Count no more, but for the chunk that is being read."""
         self._closed = True
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _count_next(self) -> None:
         """Count the job that has waited longest, for a while."""

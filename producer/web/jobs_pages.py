@@ -11,11 +11,12 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import MillraceError, UsageError
+from millrace.core.errors import MillraceError
 from millrace.core.job import JobState
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.producer.http.access import Caller, page_viewer, viewer
+from millrace.producer.http.backend import Backend
 from millrace.producer.page import JobsPage, Wanted, jobs_page
 from millrace.producer.web.dashboard import Dashboard, dashboard
 from millrace.producer.web.pages import Who, html, page
@@ -59,7 +60,7 @@ def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> R
     """The list of jobs."""
     chosen, web = Chosen.of(request), dashboard(request)
     found = _page(web, chosen)
-    models = {*known_models(web.backend.services), chosen.model} - {""}
+    models = {*known_models(web.backend), chosen.model} - {""}
     return page(
         "jobs.html",
         here="/",
@@ -108,13 +109,13 @@ def _page(web: Dashboard, chosen: Chosen) -> JobsPage:
     )
 
 
-def known_models(services: Services) -> list[str]:
+def known_models(backend: Backend) -> list[str]:
     """The models of the repository, if there is one, and those that workers serve."""
     found: set[str] = set()
     with suppress(MillraceError):
-        found |= served_models(services)
-    with suppress(MillraceError, UsageError):
-        found |= set(services.repository().names())
+        found |= served_models(backend.services)
+    with suppress(MillraceError):
+        found |= {model.name for model in backend.shelf.models()}
     return sorted(found)
 
 

@@ -107,7 +107,7 @@ def _form(
         asked=shown,
         problem=problem,
         preview=found,
-        models=known_models(dashboard(request).backend.services),
+        models=known_models(dashboard(request).backend),
     )
 
 

@@ -11,12 +11,15 @@ from millrace.producer.web import (
     new_pages,
     static_files,
     thumbnail_routes,
+    try_pages,
 )
 from millrace.producer.web.dashboard import Dashboard
 from millrace.producer.web.pages import error_page, login_page
 
 router = APIRouter(include_in_schema=False)
-for part in (static_files, jobs_pages, new_pages, job_pages, thumbnail_routes, action_pages):
+for part in (
+    static_files, jobs_pages, new_pages, try_pages, job_pages, thumbnail_routes, action_pages,
+):  # fmt: skip
     router.include_router(part.router)
 
 

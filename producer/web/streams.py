@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
+
+from millrace.producer.http.streams import Closing
 
 EVERY_S = 1.0
 HEARTBEAT_S = 15.0
@@ -33,13 +35,11 @@ def event(name: str, data: str) -> bytes:
 
 
 def stream(
-    request: Request,
-    news: Callable[[], Awaitable[News]],
-    ended: Callable[[], bool],
-) -> StreamingResponse:
+    request: Request, news: Callable[[], Awaitable[News]], ended: Callable[[], bool]
+) -> Response:
     """Ask for `news` until they are over, the browser leaves or the server has `ended`."""
 
-    async def events() -> AsyncIterator[bytes]:
+    async def events() -> AsyncGenerator[bytes]:
         sent: dict[str, str] = {}
         quiet = 0.0
         while not ended() and not await request.is_disconnected():
@@ -57,4 +57,4 @@ def stream(
                 quiet = 0.0
             await asyncio.sleep(EVERY_S)
 
-    return StreamingResponse(events(), headers=HEADERS, media_type="text/event-stream")
+    return Closing(events(), headers=HEADERS, media_type="text/event-stream")

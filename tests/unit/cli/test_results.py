@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from millrace.cli.results import CSV_COLUMNS, _csv
 from millrace.core.errors import ExitCode, ItemError, Stage
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, error_line, prediction_line, tally
 from millrace.core.services import Services
+from millrace.producer.outcome_csv import CSV_COLUMNS, csv_blocks
 from tests.unit.cli.conftest import Invoke
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_worker, created
 
@@ -198,7 +198,7 @@ def test_no_errors_say_so(run: Invoke, redis_url: str, services: Services, tmp_p
     ],
 )
 def test_any_key_survives_csv(key: str) -> None:
-    text = b"".join(_csv([{"key": key, "etag": None, "predictions": [CAT]}])).decode()
+    text = b"".join(csv_blocks([{"key": key, "etag": None, "predictions": [CAT]}])).decode()
     assert [row["key"] for row in rows(text)] == [key]
 
 
@@ -206,11 +206,13 @@ def test_csv_is_written_in_pieces() -> None:
     outcomes: list[dict[str, Any]] = [
         {"key": f"{number:06}.jpg", "etag": None, "predictions": [CAT]} for number in range(10_000)
     ]
-    pieces = list(_csv(outcomes))
+    pieces = list(csv_blocks(outcomes))
     assert 3 < len(pieces) < 10
     assert [row["key"] for row in rows(b"".join(pieces).decode())] == [o["key"] for o in outcomes]
 
 
 def test_predictions_without_labels_leave_their_columns_empty() -> None:
-    text = b"".join(_csv([{"key": "a", "etag": None, "predictions": [{"vector": [1]}]}])).decode()
+    text = b"".join(
+        csv_blocks([{"key": "a", "etag": None, "predictions": [{"vector": [1]}]}])
+    ).decode()
     assert rows(text)[0]["label"] == ""

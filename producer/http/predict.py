@@ -1,0 +1,74 @@
+"""`/v1/predict`: one picture in, the best classes out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, File, Form, UploadFile
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millrace.core.errors import ObjectTooLarge
+from millrace.core.model_ref import ModelRef
+from millrace.core.sizes import shown_bytes
+from millrace.producer.http.access import Caller, operator
+from millrace.producer.http.backend import Backend
+from millrace.producer.http.jobs import JSON, NO_STORE
+from millrace.producer.http.problems import responses
+
+router = APIRouter(prefix="/v1", tags=["predict"])
+
+_EXAMPLE = [{"label": "seven", "index": 7, "score": 0.98}]
+
+
+class PredictedBy(BaseModel):
+    name: str = Field(examples=["digits"])
+    version: str | None = Field(examples=["1"])
+    digest: str | None
+
+
+class PredictionModel(BaseModel):
+    """What the model says of the picture, best first."""
+
+    model: PredictedBy
+    predictions: list[dict[str, Any]] = Field(examples=[_EXAMPLE])
+    took_s: float = Field(examples=[0.21])
+
+
+@router.post(
+    "/predict",
+    operation_id="predictPicture",
+    summary="Predict one picture",
+    response_model=PredictionModel,
+    responses=responses(404, 413, 422, 504),
+)
+async def predict(
+    request: Request,
+    _: Annotated[Caller, Depends(operator)],
+    picture: Annotated[UploadFile, File(description="Any format that workers read.")],
+    model: Annotated[str, Form(max_length=160, description="NAME or NAME:VERSION.")],
+    top_k: Annotated[int | None, Form(ge=1, le=10_000, description="Classes.")] = None,
+    timeout_s: Annotated[
+        float | None, Form(gt=0, le=600, description="Longest wait; the server's own, by default.")
+    ] = None,
+) -> Response:
+    """The workers' answer to one picture, ahead of the images of jobs that wait. It is neither kept
+    nor listed. A picture that cannot be read is a problem with its `stage` and `code`."""
+    backend: Backend = request.app.state.backend
+    longest = backend.settings.predict_timeout_s
+    limit = backend.settings.max_upload_bytes
+    content = await picture.read(limit + 1)
+    if len(content) > limit:
+        raise ObjectTooLarge(f"the picture is larger than {shown_bytes(limit)}")
+    answer = await backend.predictions.predict(
+        content, ModelRef.parse(model), top_k, min(timeout_s or longest, longest)
+    )
+    known = {name: answer.model[name] for name in ("name", "version", "digest")}
+    body = {
+        "model": known,
+        "predictions": answer.predictions,
+        "took_s": round(answer.took_s, 4),
+    }
+    return Response(orjson.dumps(body), headers=NO_STORE, media_type=JSON)
