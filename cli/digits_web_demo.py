@@ -58,7 +58,10 @@ def run_web_demo(processes: int, port: int) -> None:
                 chunk_size=CHUNK_SIZE,
             )
             settings = HttpSettings.load(
-                http_host="127.0.0.1", http_port=port, no_auth=True, uploads=f"s3://{BUCKET}/uploads"
+                http_host="127.0.0.1",
+                http_port=port,
+                no_auth=True,
+                uploads=f"s3://{BUCKET}/uploads",
             )
             app = create_app(Services(Settings.load()), settings)
 

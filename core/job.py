@@ -210,6 +210,10 @@ class JobSpec(_Frozen):
         asked = self.model_dump_json(exclude=unasked)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
 
+    def __hash__(self) -> int:
+        """Specs are keys of what is kept about them; labels, a dictionary, have no hash."""
+        return hash((self.job_id, self.created_at))
+
     @classmethod
     def make(cls, **fields: object) -> JobSpec:
         """Build a spec from what a user gave. Raises UsageError naming the field."""

@@ -92,7 +92,9 @@ def shot(b: Browser, folder: Path, name: str, width: int, height: int, scheme: s
     path = folder / f"dashboard-{name}.png"
     b.driver.save_screenshot(str(path))
     with Image.open(path) as image:
-        few = image.convert("RGB").quantize(MOST_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(
+            MOST_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        )
     few.save(path, optimize=True)
 
 

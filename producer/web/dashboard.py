@@ -14,9 +14,9 @@ from millrace.producer.web.classes import Classes
 from millrace.producer.web.error_samples import ErrorSamples
 from millrace.producer.web.job_files import JobFiles
 from millrace.producer.web.shared import Shared
+from millrace.producer.web.throughput import ThroughputHistory
 from millrace.producer.web.thumbnail_cache import ThumbnailCache
 from millrace.producer.web.thumbnails import Thumbnails
-from millrace.producer.web.throughput import ThroughputHistory
 
 V = TypeVar("V")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
 from millrace.core.bitmaps import set_bits
@@ -28,7 +29,8 @@ class ErrorSamples:
         an error. A code that is rare may be left out. Raises what reading the job raises."""
         found: dict[str, list[Found]] = {}
         for chunk in islice(set_bits(with_errors), MOST_CHUNKS):
-            for code, some in self._chunks.get((spec, chunk), lambda n=chunk: self._read(spec, n)).items():
+            kept = self._chunks.get((spec, chunk), partial(self._read, spec, chunk))
+            for code, some in kept.items():
                 found[code] = [*found.get(code, ()), *some][:OF_EACH]
         return found
 

@@ -103,12 +103,11 @@ def page_of(
     """
     deadline = time.monotonic() + within_s
     found: list[Found] = []
-    looked = read = 0
-    for chunk in _from(finished, start // spec.chunk_size):
+    looked = 0
+    for read, chunk in enumerate(_from(finished, start // spec.chunk_size)):
         first = max(start, chunk * spec.chunk_size)
         if read == most_chunks or (read and time.monotonic() > deadline):
             return Page(found, first, looked)
-        read += 1
         body = directory.read_chunk(spec.plan, chunk)
         skipped = first - chunk * spec.chunk_size
         for row, line in enumerate((body or b"").splitlines()[skipped:], first):

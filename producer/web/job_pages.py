@@ -94,9 +94,10 @@ async def live(
     async def news() -> News:
         try:
             posted = await web.backend.board.posted(job)
-            return await web.shared.get(
+            found: News = await web.shared.get(
                 ("job", job, who.acts), lambda: _pieces(view_of(web, posted), who)
             )
+            return found
         except JobNotFound:
             return News(over=True)  # it was deleted
         except MillraceError:
@@ -178,5 +179,3 @@ def _number(text: str) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
-
-

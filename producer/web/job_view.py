@@ -94,7 +94,9 @@ def _workers(workers: list[SeenWorker], job: JobStatus) -> list[SeenWorker]:
 def _say(job: JobStatus) -> str:
     """Changes seldom enough to be listened to: with the state, and every tenth of the way."""
     if job.terminal:
-        failed = f", {job.counts.failed:,} of {job.counts.total:,} failed" if job.counts.failed else ""
+        failed = (
+            f", {job.counts.failed:,} of {job.counts.total:,} failed" if job.counts.failed else ""
+        )
         return f"The job has ended: {words(job.state)}{failed}."
     tenths = int(job.progress * 10) / 10
     return f"{words(job.state).capitalize()}, {percent(tenths)} done."

@@ -123,5 +123,3 @@ def served_models(services: Services) -> set[str]:
     """The names of the models that live workers serve."""
     seen = services.fleet.workers()
     return {ModelRef.parse(one.info.model).name for one in seen if not one.lost}
-
-

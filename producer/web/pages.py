@@ -110,5 +110,3 @@ def _who(request: Request) -> Who | None:
         return Who.of(request, access.caller(request))
     except MillraceError:
         return None
-
-

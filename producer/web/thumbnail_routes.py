@@ -15,13 +15,15 @@ from millrace.producer.http.requests import JobIdPath
 from millrace.producer.web.dashboard import dashboard
 from millrace.producer.web.thumbnails import SIDES
 
-HEADERS = {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'"}
+HEADERS = {"content-security-policy": "default-src 'none'"}
+"""`nosniff` stands in every answer of the server."""
+
 FOR_A_DAY = "private, max-age=86400, immutable"
 ASK_AGAIN = "private, no-cache"
 FOR_A_MINUTE = "private, max-age=60"
 
 WORDS = {
-    "not_found": "gone",
+    "object_not_found": "gone",
     "access_denied": "access denied",
     "outside_root": "outside the input",
     "source_changed": "changed since",

@@ -59,25 +59,32 @@ class Thumbnails:
         kept = self._cache.get(name) if lasting else None
         if kept is None:
             with self._turn:
-                kept = (self._cache.get(name) if lasting else None) or self._made(spec, row, side)
-            if lasting and kept != b"unavailable":
-                self._cache.put(name, kept)
+                kept = (self._cache.get(name) if lasting else None) or self._make(
+                    spec, row, side, name if lasting else ""
+                )
         if kept.startswith(WEBP):
             return Thumbnail(kept, "", name, lasting)
         return Thumbnail(b"", kept.decode(errors="replace"), "", lasting=False)
 
-    def _made(self, spec: JobSpec, row: ManifestRow, side: int) -> bytes:
-        """A picture, or the word for why there is none."""
+    def _make(self, spec: JobSpec, row: ManifestRow, side: int, name: str) -> bytes:
+        """A picture, or the word for why there is none; kept under `name`, if it has one and this
+        can never become anything else."""
         from millrace.core.pictures import thumbnail
 
         try:
             store = self._files.source(spec, row)
             data = store.get(row.key, if_match=row.etag, max_bytes=MAX_BYTES)
-            return thumbnail(data, side=side, max_pixels=MAX_PIXELS)
         except Unavailable:
             return b"unavailable"
-        except (ItemError, MillraceError) as error:
+        except MillraceError as error:
             return error.code.encode()
+        try:
+            made = thumbnail(data, side=side, max_pixels=MAX_PIXELS)
+        except ItemError as error:
+            made = error.code.encode()
+        if name:
+            self._cache.put(name, made)
+        return made
 
 
 def _name(spec: JobSpec, row: ManifestRow, side: int) -> str:

@@ -177,7 +177,9 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.wait(lambda: done(b) > stood, "it goes on")
         b.go("/")
         b.script("window.loadedOnce = true")
-        b.wait(lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 90)
+        b.wait(
+            lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 90
+        )
         assert b.script("return window.loadedOnce") is True
         b.find(f"#row-{job} a").click()
         assert done(b) == 603
@@ -202,7 +204,9 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         )
         b.find("#label").clear()
         Select(b.find("#kind")).select_by_visible_text("errors")
-        b.wait(lambda: len(b.all("#shots .error")) == len(b.all("#shots .shot")) == 3, "errors only")
+        b.wait(
+            lambda: len(b.all("#shots .error")) == len(b.all("#shots .shot")) == 3, "errors only"
+        )
         b.wait(lambda: b.path.endswith("kind=errors"), "the address says so")
         b.find("#shots a").click()
         assert "decode/" in b.find("main").text
@@ -300,5 +304,3 @@ def contrast(b: Browser, selector: str) -> float:
 
     lighter, darker = sorted((luminance(colour) for colour in colours), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
-
-

@@ -209,3 +209,9 @@ def test_new_job_ids_sort_by_time_and_differ() -> None:
     assert earlier.startswith("m-20261120-174500-")
     assert earlier < later
     assert new_job_id("m") != new_job_id("m")
+
+
+def test_a_spec_with_labels_is_a_key() -> None:
+    one, same = (a_spec("j", labels={"team": "catalogue"}) for _ in range(2))
+    assert {one: 1}[same] == 1
+    assert a_spec("j", labels={"team": "other"}) not in {one}

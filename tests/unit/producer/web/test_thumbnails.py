@@ -159,7 +159,7 @@ def test_what_a_manifest_names_outside_the_input_is_not_read(
         found = made.of(spec, row, 192)
         assert found is not None
         assert found.data == b""
-        assert found.problem in ("outside_root", "not_found", "access_denied")
+        assert found.problem in ("outside_root", "object_not_found", "access_denied")
 
 
 def test_a_row_that_is_not_there_is_not_found(
@@ -184,7 +184,7 @@ def test_it_is_made_once_and_then_kept(
     assert made.of(spec, 0, 192, known=first.etag) is None
     larger = made.of(spec, 0, 512)
     assert larger is not None
-    assert larger.problem == "not_found"
+    assert larger.problem == "object_not_found"
 
 
 def test_an_image_that_changed_is_not_passed_off_as_the_listed_one(
