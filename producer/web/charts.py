@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from millrace.producer.web.throughput import Throughput
 
 WIDTH, HEIGHT = 720, 180
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 54, 8, 10, 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ def chart_of(throughput: Throughput) -> Chart | None:
     """None while there are fewer than two columns, which make no line.
 
     A completion is a whole chunk, so narrow columns jump: each is drawn as the mean of its
-    neighbourhood, as wide as a tenth of the chart.
+    neighbourhood, as wide as a tenth of the chart, and a second at least.
     """
-    rates = _smoothed(throughput.rates, max(1, len(throughput.rates) // 20))
+    reach = max(1, len(throughput.rates) // 20, round(0.5 / throughput.width_s))
+    rates = _smoothed(throughput.rates, reach)
     if len(rates) < 2:
         return None
     step = _step(max(rates))
@@ -61,6 +62,8 @@ def chart_of(throughput: Throughput) -> Chart | None:
     moments = [
         Tick(round(LEFT + share * inner_width, 1), _span(share * seconds)) for share in (0, 0.5, 1)
     ]
+    if len({moment.text for moment in moments}) < 3:
+        moments = moments[::2]
     whole = sum(throughput.rates)
     return Chart(
         width=WIDTH,

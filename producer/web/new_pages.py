@@ -98,6 +98,10 @@ def _form(
 ) -> Response:
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     shown: dict[str, Any] = {**dict.fromkeys(FIELDS, ""), "request": stamp, **asked}
+    backend = dashboard(request).backend
+    models = known_models(backend)
+    if len(models) == 1:
+        shown["model"] = shown["model"] or models[0]
     shown["more"] = any(asked.get(name, "") not in ("", USUAL.get(name)) for name in MORE)
     return page(
         "new.html",
@@ -107,7 +111,8 @@ def _form(
         asked=shown,
         problem=problem,
         preview=found,
-        models=known_models(dashboard(request).backend),
+        models=models,
+        places=[place.uri for place in backend.services.stores.allowed.places],
     )
 
 

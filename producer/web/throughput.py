@@ -20,7 +20,7 @@ REMEMBERED = 200
 @dataclass(frozen=True, slots=True)
 class Throughput:
     """Images per second in columns of `width_s` seconds; the first begins at `since_ms` (Redis
-    TIME), and the last one may still be filling."""
+    TIME)."""
 
     since_ms: int
     width_s: float
@@ -31,7 +31,7 @@ class Throughput:
 class _History:
     """Columns of `width_ms`, aligned to it, so that two always make one of twice the width."""
 
-    width_ms: int = 1000
+    width_ms: int = 250
     first: int = 0
     images: list[int] = field(default_factory=list)
     last_ms: int = -1
@@ -92,8 +92,10 @@ class ThroughputHistory:
             history.see(pace)
             images, width_ms, first = [*history.images], history.width_ms, history.first
         if images and now_ms is not None:
-            # Another column of nothing says that it stands still; of those more than fit, some.
-            idle = now_ms // width_ms - first + 1 - len(images)
+            # Columns of nothing say that it stands still; of those more than fit, some. The one
+            # that is filling yet would look like a fall.
+            idle = now_ms // width_ms - first - len(images)
+            images = images[: len(images) + min(0, idle)]
             images += [0] * min(max(0, idle), 2 * MOST_COLUMNS)
         return Throughput(
             since_ms=first * width_ms,

@@ -67,8 +67,8 @@ def _drawing(problem: str) -> str:
     said = escape(WORDS.get(problem, problem.replace("_", " ")))
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 192 192" width="192" height="192">'
-        '<g fill="none" stroke="#8a949d" stroke-width="4" stroke-linecap="round">'
-        '<rect x="58" y="46" width="76" height="64" rx="8"/><path d="m66 102 60-48"/></g>'
+        '<g fill="none" stroke="#8a949d" stroke-width="6" stroke-linecap="round">'
+        '<rect x="52" y="38" width="88" height="74" rx="9"/><path d="m62 102 68-54"/></g>'
         '<text x="96" y="146" text-anchor="middle" font-family="system-ui, sans-serif" '
         f'font-size="17" fill="#8a949d">{said}</text></svg>'
     )

@@ -15,23 +15,28 @@ def pace(*completions: tuple[float, int]) -> list[tuple[int, int]]:
 
 def test_each_completion_counts_once_however_often_it_is_seen() -> None:
     history = ThroughputHistory()
-    first = pace((0.0, 4), (0.2, 4), (1.5, 8))
-    assert history.of("j", first, None).rates == [8, 8]
-    assert history.of("j", first, None).rates == [8, 8]
-    more = pace((0.0, 4), (0.2, 4), (1.5, 8), (1.5, 8), (3.1, 2))
-    assert history.of("j", more, None).rates == [8, 16, 0, 2]
+    first = pace((0.0, 4), (0.2, 4), (0.6, 8))
+    assert history.of("j", first, None).rates == [32, 0, 32]
+    assert history.of("j", first, None).rates == [32, 0, 32]
+    more = pace((0.0, 4), (0.2, 4), (0.6, 8), (0.6, 8), (1.1, 2))
+    assert history.of("j", more, None).rates == [32, 0, 64, 0, 8]
     assert history.of("other", [], None).rates == []
 
 
 def test_two_in_the_same_millisecond_are_two() -> None:
     history = ThroughputHistory()
-    assert history.of("j", pace((0, 1), (0, 1)), None).rates == [2]
-    assert history.of("j", pace((0, 1), (0, 1), (0, 1)), None).rates == [3]
+    assert history.of("j", pace((0, 1), (0, 1)), None).rates == [8]
+    assert history.of("j", pace((0, 1), (0, 1), (0, 1)), None).rates == [12]
 
 
 def test_a_job_that_goes_on_and_stands_still_shows_it() -> None:
-    found = ThroughputHistory().of("j", pace((0, 4), (1, 4)), START + 4500)
-    assert found.rates == [4, 4, 0, 0, 0]
+    found = ThroughputHistory().of("j", pace((0, 4), (0.3, 4)), START + 1100)
+    assert found.rates == [16, 16, 0, 0]
+
+
+def test_the_column_that_is_filling_is_left_out() -> None:
+    found = ThroughputHistory().of("j", pace((0, 4), (0.3, 4)), START + 400)
+    assert found.rates == [16]
 
 
 def test_columns_widen_and_keep_every_image() -> None:
