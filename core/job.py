@@ -179,6 +179,10 @@ class JobSpec(_Frozen):
             parse_deadline(value, datetime.now(UTC))
         return value
 
+    def __hash__(self) -> int:
+        # Labels are a dictionary; the id alone tells nearly all specs apart.
+        return hash((self.job_id, self.created_at))
+
     @property
     def plan(self) -> ChunkPlan:
         return ChunkPlan(self.chunk_size)
@@ -209,10 +213,6 @@ class JobSpec(_Frozen):
             unasked["labels"] = True  # as before there were any
         asked = self.model_dump_json(exclude=unasked)
         return f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
-
-    def __hash__(self) -> int:
-        """Specs are keys of what is kept about them; labels, a dictionary, have no hash."""
-        return hash((self.job_id, self.created_at))
 
     @classmethod
     def make(cls, **fields: object) -> JobSpec:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from redis.exceptions import RedisError
 
 from millrace.core.errors import CorruptRecord
 from millrace.core.job import JobSpec, JobState
@@ -63,11 +66,12 @@ class JobIndex:
             pipe = self._redis.raw.pipeline(transaction=False)
             for place in places:
                 pipe.hmget(JobKeys(place.job).record, "spec", "state")
-            answers = pipe.execute()
+            answers = pipe.execute(raise_on_error=False)
         found = []
-        for place, (spec, state) in zip(places, answers, strict=True):
-            try:
-                found.append(Brief(place, JobSpec.from_json(spec or b""), JobState(state.decode())))
-            except (CorruptRecord, ValueError, AttributeError):
+        for place, answer in zip(places, answers, strict=True):
+            if isinstance(answer, RedisError) or None in answer:
                 continue
+            spec, state = answer
+            with suppress(CorruptRecord, ValueError):
+                found.append(Brief(place, JobSpec.from_json(spec), JobState(state.decode())))
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,8 +11,6 @@ from millrace.core.errors import (
     CorruptRecord,
     JobNotFound,
     MillraceError,
-    RedisUnavailable,
-    WaitTimeout,
 )
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
@@ -23,10 +20,9 @@ from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.control import cancel, look_after, pause, resume, try_to_look_after
 from millrace.producer.results import error_outcomes, outcomes
+from millrace.producer.waiting import PATIENCE_S, wait_for
 
 log = get_logger(__name__)
-
-PATIENCE_S = 600.0
 
 
 class Job:
@@ -80,28 +76,14 @@ class Job:
         answered, it may be away for `patience_s` at a time. Raises JobNotFound; RedisUnavailable;
         WaitTimeout. The job goes on regardless.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        answered, away = None, False
-        while True:
-            try:
-                status = self.status()
-            except RedisUnavailable as error:
-                now = time.monotonic()
-                if answered is None or now - answered > patience_s or _over(deadline):
-                    raise
-                if not away:
-                    log.warning("waiting for Redis", error=error.message)
-                away = True
-            else:
-                answered, away = time.monotonic(), False
-                if progress is not None:
-                    progress(status)
-                if status.terminal:
-                    return status
-            if _over(deadline):
-                raise WaitTimeout(f"job {self.id} has not ended within {timeout:g} s")
-            left = poll_s if deadline is None else deadline - time.monotonic()
-            time.sleep(max(0.0, min(poll_s, left)))
+        return wait_for(
+            self.id,
+            self.status,
+            timeout,
+            progress=progress,
+            poll_s=poll_s,
+            patience_s=patience_s,
+        )
 
     def results(self) -> Iterator[dict[str, Any]]:
         """Stream the outcomes committed so far, in manifest order: one dictionary per image,
@@ -139,10 +121,6 @@ def newest_jobs(services: Services, limit: int) -> list[JobStatus]:
                 snapshot = services.jobs.snapshot(job)
             found.append(status_of(snapshot))
     return found
-
-
-def _over(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
 
 
 def open_job(job_id: str, settings: Settings | None = None) -> Job:

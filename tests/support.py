@@ -122,6 +122,55 @@ def running_worker(
         redis.close()
 
 
+class RunningServer:
+    """A `millrace serve` command."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+@contextmanager
+def running_server(
+    *arguments: str,
+    env: Mapping[str, str],
+    log: Path,
+    command: Sequence[str] = MILLRACE,
+    port: int = 0,
+) -> Iterator[RunningServer]:
+    """Start `millrace serve …` and wait until it listens. It is stopped at the end, and must then
+    end well, if it has not ended by itself."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "serve", "--port", str(port), *arguments],
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            cwd=ROOT,
+        )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("serving on "), said + log.read_text(errors="replace")
+        yield RunningServer(process, said.split()[-1], log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                ended = process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                ended = process.wait()
+            assert ended == 0, log.read_text(errors="replace")
+        process.stdout.close()
+
+
 def _ready_workers(redis: RedisClient) -> set[str]:
     return {
         seen.info.worker for seen in Fleet(redis).workers() if seen.info.state in ("idle", "busy")

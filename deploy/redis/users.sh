@@ -33,9 +33,10 @@ never='-@blocking -@admin -@dangerous +client|setname'
 keys='~millrace.* ~millrace:{*}:* ~millrace:active:* ~millrace:leases:*'
 keys="$keys ~millrace:fleet:* ~millrace:workers ~millrace:worker:*"
 
-# Producers make and delete jobs: the index of jobs is theirs. They send messages, take none.
+# Producers make and delete jobs: the index of jobs is theirs, and what HTTP servers, which are
+# producers, have promised. They send messages, take none.
 # `info` is for `millrace doctor`.
-producer_may="$keys ~millrace:jobs $data +@set +lpush +rpush +lrange +llen +unlink $never +info"
+producer_may="$keys ~millrace:jobs ~millrace:duties $data +@set +lpush +rpush +lrange +llen +unlink $never +info"
 # Workers take messages, reconcile and keep their place in the fleet; they make no jobs.
 worker_may="$keys ~millrace:reconciler:* $data +srem +smembers +@list +expire $never +brpop"
 

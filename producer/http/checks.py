@@ -87,7 +87,7 @@ class CheckModel(BaseModel):
     operation_id="previewJob",
     summary="Try a job dry",
     response_model=PreviewModel,
-    responses=responses(404, 413, 422),
+    responses=responses(400, 404, 413, 422),
 )
 async def preview_job(
     request: Request, asked: JobRequest, _: Annotated[Caller, Depends(operator)]

@@ -53,7 +53,7 @@ class JobList(BaseModel):
                 "Location": {"description": "The job.", "schema": {"type": "string"}},
             },
         },
-        **responses(404, 409, 413, 422),
+        **responses(400, 404, 409, 413, 422),
     },
 )
 def submit(

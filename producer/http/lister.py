@@ -70,9 +70,13 @@ class Lister:
         for job in self._duties.open("list"):
             self.begin(job)
 
-    def stop(self, within_s: float = 5.0) -> None:
-        """Leave off. What does not within the time keeps its lock for a minute at most."""
+    def leave_off(self) -> None:
+        """Begin nothing more, and leave what is under way where another server can go on."""
         self._stopping = True
+
+    def stop(self, within_s: float = 5.0) -> None:
+        """Wait until that is so. What takes longer keeps its lock for a minute at most."""
+        self.leave_off()
         waiter = threading.Thread(
             target=self._pool.shutdown, kwargs={"cancel_futures": True}, daemon=True
         )

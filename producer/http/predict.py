@@ -42,7 +42,7 @@ class PredictionModel(BaseModel):
     operation_id="predictPicture",
     summary="Predict one picture",
     response_model=PredictionModel,
-    responses=responses(404, 413, 422, 504),
+    responses=responses(400, 404, 413, 422, 504),
 )
 async def predict(
     request: Request,

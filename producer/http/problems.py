@@ -119,7 +119,11 @@ def problem_of(error: Exception) -> Problem:
             headers["www-authenticate"] = 'Bearer realm="millrace"'
         if status == 503:
             headers["retry-after"] = str(RETRY_AFTER_S)
-        more = {"stage": str(error.stage)} if isinstance(error, e.ItemError) else {}
+        more: dict[str, Any] = {}
+        if isinstance(error, e.ItemError):
+            more = {"stage": str(error.stage)}
+        elif isinstance(error, e.BadManifest):
+            more = {"line": error.line}
         return Problem(status, error.code, error.message, error.hint, more, headers)
     if isinstance(error, RequestValidationError):
         return _invalid(error)

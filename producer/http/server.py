@@ -25,7 +25,7 @@ class _Server(uvicorn.Server):
         self._backend = backend
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._backend.end_streams()
+        self._backend.wind_down()
         await super().shutdown(sockets)
 
 

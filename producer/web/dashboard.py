@@ -40,7 +40,7 @@ class Dashboard:
         self.thumbnails = Thumbnails(self.files, cache)
         self.shared: Shared[Hashable, Any] = Shared(FRESH_S)
         self._ended = False
-        backend.at_the_end(self.close)
+        backend.when_winding_down(self.close)
 
     def ended(self) -> bool:
         """The server stops: streams end."""

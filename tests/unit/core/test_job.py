@@ -211,7 +211,25 @@ def test_new_job_ids_sort_by_time_and_differ() -> None:
     assert new_job_id("m") != new_job_id("m")
 
 
-def test_a_spec_with_labels_is_a_key() -> None:
-    one, same = (a_spec("j", labels={"team": "catalogue"}) for _ in range(2))
-    assert {one: 1}[same] == 1
-    assert a_spec("j", labels={"team": "other"}) not in {one}
+def test_a_spec_with_labels_is_a_key_as_any_other() -> None:
+    spec = a_spec(labels={"team": "catalogue"})
+    assert {spec: "it"}[JobSpec.from_json(spec.model_dump_json())] == "it"
+
+
+def test_labels_are_part_of_what_is_asked_for_if_there_are_any() -> None:
+    assert a_spec(labels={}).digest == a_spec().digest
+    assert a_spec(labels={"a": "1"}).digest != a_spec(labels={"a": "2"}).digest
+
+
+@pytest.mark.parametrize(
+    "labels", [{"": "x"}, {"-a": "x"}, {"a b": "x"}, {"a": "x\n"}, {"a": "x" * 256}, {"a" * 64: ""}]
+)
+def test_an_odd_label_is_refused(labels: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="labels"):
+        a_spec(labels=labels)
+
+
+def test_there_are_only_so_many_labels() -> None:
+    a_spec(labels={str(number): "" for number in range(32)})
+    with pytest.raises(UsageError, match="labels"):
+        a_spec(labels={str(number): "" for number in range(33)})

@@ -1,0 +1,134 @@
+"""How much is taken, from where, and what every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millrace.core.errors import UsageError
+from millrace.core.services import Services
+from millrace.core.settings import Settings
+from millrace.producer.http.app import create_app
+from millrace.producer.http.settings import HttpSettings
+from tests.unit.producer.http.conftest import OPERATOR, Api, Serve
+
+
+def test_a_request_that_says_it_is_too_large_is_refused(serve: Serve) -> None:
+    api = serve(max_body_bytes=2048)
+    answer = api.operator.post("/v1/jobs", content=b"x" * 4096)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_request_that_does_not_say_is_cut_off(serve: Serve) -> None:
+    api = serve(max_body_bytes=2048)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b" " * 1024
+
+    headers = {"content-type": "application/json"}
+    answer = api.operator.post("/v1/jobs", content=endless(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_picture_may_be_larger_than_a_request(serve: Serve) -> None:
+    api = serve(max_body_bytes=2048, max_upload_bytes=16 * 1024)
+    for size, status in ((8 * 1024, 404), (32 * 1024, 413)):
+        answer = api.operator.post(
+            "/v1/predict", data={"model": "tiny"}, files={"picture": b"x" * size}
+        )
+        assert answer.status_code == status  # 404: there is no place for uploads
+
+
+def test_every_answer_is_safe_to_look_at(api: Api) -> None:
+    for path in ("/healthz", "/v1/jobs", "/v1/nothing", "/login"):
+        headers = api.viewer.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_other_sites_pages_may_not_read_it(api: Api) -> None:
+    answer = api.viewer.get("/v1/jobs", headers={"origin": "https://other.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_unless_they_are_named(serve: Serve) -> None:
+    api = serve(cors_origins="https://ours.example")
+    for origin, allowed in (("https://ours.example", True), ("https://other.example", False)):
+        answer = api.viewer.get("/v1/jobs", headers={"origin": origin})
+        assert ("access-control-allow-origin" in answer.headers) == allowed
+
+
+@pytest.mark.parametrize("origin", ["*", "ours.example", "https://ours.example/path", "https://"])
+def test_an_origin_is_one(origin: str) -> None:
+    with pytest.raises(UsageError, match="CORS"):
+        _ = HttpSettings.load(cors_origins=origin).origins
+
+
+def test_where_jobs_may_read_has_to_be_said() -> None:
+    services = Services(Settings.load())
+    with pytest.raises(UsageError, match="MILLRACE_ALLOWED_LOCATIONS"):
+        create_app(services, HttpSettings.load(operator_token=OPERATOR))
+    create_app(services, HttpSettings.load(operator_token=OPERATOR, any_location=True))
+
+
+def test_uploads_lie_where_jobs_may_read(tmp_path: Path) -> None:
+    services = Services(Settings.load(allowed_locations=tmp_path.as_uri()))
+    http = HttpSettings.load(operator_token=OPERATOR, uploads="s3://elsewhere/uploads")
+    with pytest.raises(UsageError, match="s3://elsewhere"):
+        create_app(services, http)
+
+
+@pytest.mark.parametrize("field", ["source", "output", "manifest"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/preview"])
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("file:///etc", 403),
+        ("s3://somebody-else-s/", 403),
+        ("gs://somebody-else-s/", 403),
+        ("file://{tmp}/../..", 403),
+        ("file://{tmp}/%2e%2e/%2e%2e", 403),
+        ("file://{tmp}-other", 403),
+        ("http://169.254.169.254/latest/meta-data", 422),
+        ("http://127.0.0.1:6379/", 422),
+        ("file://remote.example/etc", 422),
+        ("s3://user:secret@bucket/", 422),
+        ("/etc/passwd", 422),
+        ("relative", 422),
+        ("~root", 422),
+        ("\x00", 422),
+    ],
+)
+def test_jobs_read_and_write_where_they_may(
+    api: Api, asked: dict[str, object], tmp_path: Path, field: str, path: str, url: str, status: int
+) -> None:
+    place = url.replace("{tmp}", str(tmp_path))
+    answer = api.operator.post(path, json=asked | {field: place})
+    assert answer.status_code == status, answer.text
+    assert "secret" not in answer.text
+    assert api.viewer.get("/v1/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize("job", ["..%2F..%2Fetc", "%2e%2e", "a%2Fb", "a%00b", "a%0Ab", "%E2%80%AE"])
+@pytest.mark.parametrize("what", ["", "/results", "/errors", "/events", "/verify"])
+def test_a_job_s_name_leads_nowhere_else(api: Api, job: str, what: str) -> None:
+    answer = api.viewer.get(f"/v1/jobs/{job}{what}")
+    assert answer.status_code in (404, 422)
+    for verb in ("cancel", "pause", "resume", "retry", "verify"):
+        assert api.operator.post(f"/v1/jobs/{job}/{verb}").status_code in (404, 422)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a\n", "x" * 200, "", "é"])
+def test_nor_does_one_that_is_asked_for(api: Api, asked: dict[str, object], name: str) -> None:
+    assert api.operator.post("/v1/jobs", json=asked | {"job_id": name}).status_code == 422
+
+
+def test_an_unknown_field_is_no_slip_that_is_passed_over(
+    api: Api, asked: dict[str, object]
+) -> None:
+    answer = api.operator.post("/v1/jobs", json=asked | {"deadlin": "2h"})
+    assert "deadlin" in answer.json()["detail"]
