@@ -101,7 +101,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the console says that is worse than a remark."""
-        entries: list[dict[str, Any]] = self.driver.get_log("browser")
+        entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [one["message"] for one in entries if one["level"] in ("SEVERE", "WARNING")]
 
     @staticmethod

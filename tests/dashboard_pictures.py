@@ -60,6 +60,22 @@ def take(b: Browser, job: str, folder: Path, everything: bool) -> None:
     shot(b, folder, "job-dark", 1280, 1000, "dark")
     if not everything:
         return
+    b.go("/new")
+    b.fill(source="s3://millrace-demo/digits", output="s3://millrace-demo/predictions")
+    b.find("summary").click()
+    b.find("button[formaction]").click()
+    b.wait(lambda: b.all("#preview .figures"), "a preview")
+    shot(b, folder, "preview", 1280, 0, "light")
+    b.go("/try")
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        Image.linear_gradient("L").resize((8, 8)).save(file.name)
+        b.driver.find_element("css selector", "#picture").send_keys(file.name)
+        b.wait(lambda: b.all("#answer .scores"), "an answer")
+        shot(b, folder, "answer", 1280, 700, "light")
+    b.go(f"/jobs/{job}?label=8&most=0.97")
+    b.find("#do-retry").click()
+    b.find("#ask-retry")
+    shot(b, folder, "dialog", 1280, 900, "dark")
     for scheme in ("light", "dark"):
         for width in (390, 1280):
             for name, path in (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from millrace.producer.web.throughput import Throughput
 
 WIDTH, HEIGHT = 720, 180
+FEWEST = 4
 LEFT, RIGHT, TOP, BOTTOM = 54, 8, 10, 26
 
 
@@ -37,14 +38,14 @@ class Chart:
 
 
 def chart_of(throughput: Throughput) -> Chart | None:
-    """None while there are fewer than two columns, which make no line.
+    """None while there are fewer than `FEWEST` columns, which make no line.
 
     A completion is a whole chunk, so narrow columns jump: each is drawn as the mean of its
     neighbourhood, as wide as a tenth of the chart, and a second at least.
     """
     reach = max(1, len(throughput.rates) // 20, round(0.5 / throughput.width_s))
     rates = _smoothed(throughput.rates, reach)
-    if len(rates) < 2:
+    if len(rates) < FEWEST:
         return None
     step = _step(max(rates))
     top = max(step, math.ceil(max(rates) / step) * step)

@@ -38,7 +38,7 @@ class Dashboard:
             Path(settings.thumbnail_cache).expanduser(), settings.thumbnail_cache_bytes
         )
         self.thumbnails = Thumbnails(self.files, cache)
-        self.shared: Shared[Hashable, Any] = Shared(FRESH_S)
+        self.shared: Shared[Hashable, Any] = Shared()
         self._ended = False
         backend.when_winding_down(self.close)
 

@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from millrace.core.errors import JobNotFound, MillraceError
+from millrace.core.job import TAKES_WORK
 from millrace.core.outcome import decode_outcome
 from millrace.producer.http.access import Caller, page_viewer, viewer
 from millrace.producer.http.requests import JobIdPath
 from millrace.producer.web.actions import ACTIONS
-from millrace.producer.web.dashboard import Dashboard, dashboard
+from millrace.producer.web.dashboard import FRESH_S, Dashboard, dashboard
 from millrace.producer.web.gallery import Kind, Page, Wanted, page_of
 from millrace.producer.web.job_view import JobView, view_of
 from millrace.producer.web.pages import Who, html, page, problem_fragment
@@ -23,6 +24,9 @@ from millrace.producer.web.streams import News, stream
 
 PIECES = ("controls", "progress", "chart", "errors", "classes", "workers")
 """What of the page is brought up to date: template `_NAME.html`, event `NAME`."""
+
+STILL_S = 10.0
+"""How old the page of a job may be that nothing becomes of: workers come and go."""
 
 MOST_ROWS = 2**40
 
@@ -40,6 +44,14 @@ class Gallery:
     page: Page
     continued: bool
     query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The pieces of a page, and whether its classes are being counted yet."""
+
+    news: News
+    counting: bool
 
 
 def asked_for(
@@ -77,6 +89,7 @@ async def job_page(
             who=Who.of(request, caller),
             view=view,
             gallery=_gallery(web, view.job.job_id, wanted, after),
+            actions=ACTIONS,
             notice=action and {"text": action.done, "tone": "good"},
         )
 
@@ -91,13 +104,21 @@ async def live(
     web, who = dashboard(request), Who.of(request, caller)
     await web.backend.board.posted(job)  # no stream about no job
 
+    counting = True
+
     async def news() -> News:
+        nonlocal counting
         try:
             posted = await web.backend.board.posted(job)
-            found: News = await web.shared.get(
-                ("job", job, who.acts), lambda: _pieces(view_of(web, posted), who)
+            # Of a job that stands still the same is shown for a while, for all who look at it.
+            still = not counting and posted.status.state not in TAKES_WORK
+            found: Seen = await web.shared.get(
+                ("job", job, who.acts, posted.body if still else b""),
+                lambda: _seen(view_of(web, posted), who),
+                STILL_S if still else FRESH_S,
             )
-            return found
+            counting = found.counting
+            return found.news
         except JobNotFound:
             return News(over=True)  # it was deleted
         except MillraceError:
@@ -149,12 +170,13 @@ def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Respons
     )
 
 
-def _pieces(view: JobView, who: Who) -> News:
+def _seen(view: JobView, who: Who) -> Seen:
     pieces = {
         name: html(f"_{name}.html", view=view, who=who, workers=view.workers) for name in PIECES
     }
     done = view.job.counts.total - view.job.counts.pending
-    return News(pieces | {"say": view.say, "more": str(done or "")}, over=not view.live)
+    pieces |= {"say": view.say, "more": str(done or "")}
+    return Seen(News(pieces, over=not view.live), view.classes.waiting > 0)
 
 
 def _gallery(web: Dashboard, job: str, wanted: Wanted, after: int) -> Gallery:

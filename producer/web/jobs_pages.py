@@ -18,7 +18,7 @@ from millrace.core.services import Services
 from millrace.producer.http.access import Caller, page_viewer, viewer
 from millrace.producer.http.backend import Backend
 from millrace.producer.page import JobsPage, Wanted, jobs_page
-from millrace.producer.web.dashboard import Dashboard, dashboard
+from millrace.producer.web.dashboard import FRESH_S, Dashboard, dashboard
 from millrace.producer.web.pages import Who, html, page
 from millrace.producer.web.streams import News, stream
 
@@ -85,7 +85,7 @@ async def live(request: Request, _: Annotated[Caller, Depends(viewer)]) -> Respo
 
     async def news() -> News:
         with suppress(MillraceError):  # Redis is away: what stands there stays
-            return News({"rows": await web.shared.get(("jobs", chosen), rows)})
+            return News({"rows": await web.shared.get(("jobs", chosen), rows, FRESH_S)})
         return News()
 
     return stream(request, news, web.ended)

@@ -1,63 +1,51 @@
-"""The app with its dashboard over a real Redis, and jobs in a real directory."""
+"""The real server with its dashboard, and browsers that are no more than their requests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from fastapi import FastAPI
-from starlette.testclient import TestClient
 
 from millrace.core.services import Services
-from millrace.producer.http.app import create_app
 from millrace.producer.http.settings import HttpSettings
-from millrace.producer.web.dashboard import Dashboard
-
-OPERATOR, VIEWER = "an operator's token", "a viewer's token"
+from tests.unit.producer.http.conftest import OPERATOR, VIEWER, serving
 
 
 @pytest.fixture
-def app(services: Services, tmp_path: Path, no_environment: None) -> FastAPI:
+def anybody(services: Services, tmp_path: Path, no_environment: None) -> Iterator[httpx.Client]:
+    """A browser that nobody has signed in with."""
     settings = HttpSettings.load(
         operator_token=OPERATOR,
         viewer_token=VIEWER,
         any_location=True,
+        uploads=(tmp_path / "uploads").as_uri(),
         thumbnail_cache=str(tmp_path / "thumbnails"),
     )
-    return create_app(services, settings)
-
-
-@pytest.fixture
-def anybody(app: FastAPI) -> Iterator[TestClient]:
-    """A browser that nobody has signed in with."""
-    with TestClient(app, headers={"accept": "text/html"}) as client:
+    with (
+        serving(services, settings) as api,
+        httpx.Client(
+            base_url=api.url, headers={"accept": "text/html"}, follow_redirects=True, timeout=30
+        ) as client,
+    ):
         yield client
 
 
 @pytest.fixture
-def client(anybody: TestClient) -> TestClient:
+def client(anybody: httpx.Client) -> httpx.Client:
     """An operator's."""
     return _signed_in(anybody, OPERATOR)
 
 
 @pytest.fixture
-def looker(anybody: TestClient) -> TestClient:
+def looker(anybody: httpx.Client) -> httpx.Client:
     """A viewer's."""
     return _signed_in(anybody, VIEWER)
 
 
-@pytest.fixture
-def web(app: FastAPI) -> Iterator[Dashboard]:
-    found: Dashboard = app.state.dashboard
-    yield found
-    found.close()
-
-
-def _signed_in(client: TestClient, token: str) -> TestClient:
-    answer = client.post(
-        "/login", data={"token": token, "next": "/"}, headers={"sec-fetch-site": "same-origin"}
-    )
-    assert answer.status_code == 200
+def _signed_in(client: httpx.Client, token: str) -> httpx.Client:
     client.headers["sec-fetch-site"] = "same-origin"
+    answer = client.post("/login", data={"token": token, "next": "/"})
+    assert answer.status_code == 200
     return client

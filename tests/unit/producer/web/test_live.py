@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from millrace.core.job import JobSpec
 from millrace.core.services import Services
@@ -31,7 +31,7 @@ def test_an_event_is_lines_of_data_whatever_breaks_them() -> None:
     assert event("x", "a\u2028event: evil").count(b"\nevent:") == 0
 
 
-def events(client: TestClient, path: str) -> list[tuple[str, str]]:
+def events(client: httpx.Client, path: str) -> list[tuple[str, str]]:
     """All (name, data) of a stream that ends."""
     answer = client.get(path)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -46,7 +46,7 @@ def _parsed(text: str) -> Iterator[tuple[str, str]]:
 
 
 def test_a_job_that_has_ended_tells_all_of_it_once(
-    client: TestClient, services: Services, job: JobSpec
+    client: httpx.Client, services: Services, job: JobSpec
 ) -> None:
     work(services, job, 0, 1, failing={2: "decode/corrupt"})
     found = events(client, "/jobs/j/live")
@@ -64,5 +64,5 @@ def test_a_job_that_has_ended_tells_all_of_it_once(
     assert [data for name, data in found if name == "classes"][-1].count("cat") >= 1
 
 
-def test_there_is_no_stream_about_no_job(client: TestClient) -> None:
+def test_there_is_no_stream_about_no_job(client: httpx.Client) -> None:
     assert client.get("/jobs/none/live").status_code == 404

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from millrace.core.services import Services
 from tests.support import wait_until, write_pngs
@@ -26,7 +26,7 @@ def filled(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_job_is_made_and_listed(
-    client: TestClient, services: Services, filled: dict[str, str]
+    client: httpx.Client, services: Services, filled: dict[str, str]
 ) -> None:
     more = {"include": "*.png *.jpg", "priority": "high", "chunk_size": "2", "top_k": "1"}
     answer = client.post("/new", data=filled | more, follow_redirects=False)
@@ -44,7 +44,7 @@ def test_a_job_is_made_and_listed(
 
 
 def test_a_form_that_is_sent_twice_is_one_job(
-    client: TestClient, services: Services, filled: dict[str, str]
+    client: httpx.Client, services: Services, filled: dict[str, str]
 ) -> None:
     places = {
         client.post("/new", data=filled, follow_redirects=False).headers["location"]
@@ -54,7 +54,7 @@ def test_a_form_that_is_sent_twice_is_one_job(
     assert len(services.jobs.recent_jobs(10)) == 1
 
 
-def test_each_form_has_a_stamp_of_its_own(client: TestClient) -> None:
+def test_each_form_has_a_stamp_of_its_own(client: httpx.Client) -> None:
     stamps = [re.search(r'name="request" value="([^"]+)"', client.get("/new").text) for _ in "ab"]
     assert all(stamps)
     assert stamps[0] is not None
@@ -63,7 +63,7 @@ def test_each_form_has_a_stamp_of_its_own(client: TestClient) -> None:
 
 
 def test_a_preview_enqueues_nothing(
-    client: TestClient, services: Services, filled: dict[str, str], tmp_path: Path
+    client: httpx.Client, services: Services, filled: dict[str, str], tmp_path: Path
 ) -> None:
     page = client.post("/new/preview", data=filled)
     assert page.status_code == 200
@@ -97,7 +97,7 @@ def test_a_preview_enqueues_nothing(
     ],
 )
 def test_what_cannot_be_is_said_and_nothing_is_forgotten(
-    field: str, value: str, says: str, client: TestClient, filled: dict[str, str]
+    field: str, value: str, says: str, client: httpx.Client, filled: dict[str, str]
 ) -> None:
     for path, status in (("/new", 422), ("/new/preview", 200)):
         answer = client.post(path, data=filled | {field: value})
@@ -110,7 +110,7 @@ def test_what_cannot_be_is_said_and_nothing_is_forgotten(
 
 
 def test_nothing_there_is_said_before_there_is_a_job(
-    client: TestClient, services: Services, filled: dict[str, str], tmp_path: Path
+    client: httpx.Client, services: Services, filled: dict[str, str], tmp_path: Path
 ) -> None:
     answer = client.post("/new", data=filled | {"source": (tmp_path / "none").as_uri()})
     assert answer.status_code == 422

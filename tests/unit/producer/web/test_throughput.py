@@ -68,12 +68,12 @@ def test_the_chart_stays_within_its_frame() -> None:
     assert round(chart.mean, 1) == 36.2
 
 
-def test_one_column_makes_no_line() -> None:
-    assert chart_of(Throughput(START, 1.0, [5.0])) is None
+def test_a_few_columns_make_no_line() -> None:
+    assert chart_of(Throughput(START, 1.0, [5.0, 4.0, 5.0])) is None
     assert chart_of(Throughput(START, 1.0, [])) is None
 
 
 def test_a_job_that_did_nothing_has_a_flat_line() -> None:
-    chart = chart_of(Throughput(START, 1.0, [0.0, 0.0, 0.0]))
+    chart = chart_of(Throughput(START, 1.0, [0.0, 0.0, 0.0, 0.0]))
     assert chart is not None
     assert chart.highest == 0

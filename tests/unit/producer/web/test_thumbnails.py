@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -25,7 +26,7 @@ def made(services: Services, tmp_path: Path) -> Thumbnails:
     return Thumbnails(JobFiles(services), ThumbnailCache(tmp_path / "cache", 10**7))
 
 
-def photo(path: Path, size: tuple[int, int] = (640, 480), **options: object) -> bytes:
+def photo(path: Path, size: tuple[int, int] = (640, 480), **options: Any) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.linear_gradient("L").resize(size).convert("RGB").save(path, **options)
     return path.read_bytes()
