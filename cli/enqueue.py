@@ -30,6 +30,7 @@ def enqueue(
     job_id: o.JobIdOption = None,
     error_threshold: o.ErrorThreshold = None,
     deadline: o.Deadline = None,
+    label: o.Label = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", envvar="MILLRACE_DRY_RUN", help="Count and check; no job."),
@@ -48,6 +49,7 @@ def enqueue(
     """Enqueue a bucket or directory of images for prediction."""
     from millrace.cli import show
     from millrace.cli.progress import listing_progress, prediction_progress
+    from millrace.core.job import parse_label
     from millrace.core.log import configure
     from millrace.core.model_ref import ModelRef
     from millrace.core.services import Services
@@ -72,6 +74,7 @@ def enqueue(
         job_id=job_id,
         error_threshold=error_threshold,
         deadline=deadline,
+        labels=dict(map(parse_label, label or ())),
     )
     if dry_run:
         with listing_progress(quiet=as_json) as listed:

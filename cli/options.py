@@ -97,6 +97,11 @@ Deadline = Annotated[
     ),
 ]
 
+Label = Annotated[
+    list[str] | None,
+    typer.Option(envvar="MILLRACE_LABEL", help="NAME=VALUE to find the job by; repeatable."),
+]
+
 Name = Annotated[
     str | None,
     typer.Option(envvar="MILLRACE_NAME", help="Name of the --saved-model, and of its queue."),

@@ -233,6 +233,14 @@ class JobSpec(_Frozen):
             raise CorruptRecord(f"not a job spec: {error.errors()[0]['msg']}") from None
 
 
+def parse_label(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`. Raises UsageError if there is no `=`."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"{text!r} is no label: expected NAME=VALUE")
+    return name, value
+
+
 def new_job_id(model: str, now: datetime | None = None) -> str:
     """`digits-20261120-174500-4f9c`: sorts by time within a model, never collides."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")

@@ -26,6 +26,7 @@ from millrace.producer.http import (
 from millrace.producer.http.access import Access
 from millrace.producer.http.backend import Backend
 from millrace.producer.http.envelope import Envelope
+from millrace.producer.http.fast_status import FastStatus
 from millrace.producer.http.openapi import describe
 from millrace.producer.http.settings import HttpSettings
 from millrace.producer.web import routes as dashboard
@@ -54,6 +55,8 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
     app.state.access = access
     app.state.backend = backend
     problems.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(FastStatus, board=backend.board, access=access, route=jobs.STATUS_ROUTE)
     app.add_middleware(
         Envelope,
         max_body_bytes=settings.max_body_bytes,

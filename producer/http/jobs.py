@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import UsageError
-from millrace.core.job import JobState
+from millrace.core.job import JobState, parse_label
 from millrace.core.model_ref import ModelRef
 from millrace.core.status import JobStatus
 from millrace.producer.http.access import Caller, operator, viewer
@@ -18,7 +17,6 @@ from millrace.producer.http.backend import Backend
 from millrace.producer.http.board import encode
 from millrace.producer.http.problems import responses
 from millrace.producer.http.requests import (
-    EXAMPLE_JOB,
     IdempotencyKey,
     JobIdPath,
     JobRequest,
@@ -100,7 +98,7 @@ def listed(
     wanted = Wanted(
         states=frozenset(state or ()),
         model=ModelRef.parse(model) if model else None,
-        labels=dict(map(_label, label or ())),
+        labels=dict(map(parse_label, label or ())),
     )
     page = jobs_page(
         backend.services,
@@ -129,6 +127,9 @@ async def status(
     return Response(posted.body, headers=NO_STORE, media_type=JSON)
 
 
+STATUS_ROUTE = router.routes[-1]
+
+
 def accepted(backend: Backend, job: str) -> Response:
     """202, with the status of a job that something was begun for."""
     backend.board.forget(job)
@@ -138,13 +139,3 @@ def accepted(backend: Backend, job: str) -> Response:
         {**NO_STORE, "location": f"/v1/jobs/{job}"},
         media_type=JSON,
     )
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"label: {text!r} is not NAME=VALUE")
-    return name, value
-
-
-__all__ = ["EXAMPLE_JOB", "JSON", "NO_STORE", "accepted", "router"]

@@ -294,7 +294,8 @@ def test_a_browser_logs_in_and_acts_for_our_own_pages_alone(
 
 
 def cookie_of(answer: httpx.Response) -> str | None:
-    return answer.headers.get("set-cookie")
+    cookie: str | None = answer.headers.get("set-cookie")
+    return cookie
 
 
 @pytest.mark.parametrize(

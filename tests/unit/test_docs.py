@@ -11,6 +11,7 @@ from millrace.cli.main import app
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobState, Reason
 from millrace.core.settings import Settings
+from millrace.producer.http.settings import HttpSettings
 from millrace.worker.options import WorkerOptions
 from tests.support import ROOT
 
@@ -19,14 +20,14 @@ CONFIGURATION = DOCS["configuration.md"]
 
 
 def test_every_setting_is_documented_and_no_other() -> None:
-    fields = {*Settings.model_fields, *WorkerOptions.model_fields}
+    fields = {*Settings.model_fields, *HttpSettings.model_fields, *WorkerOptions.model_fields}
     documented = set(re.findall(r"`MILLRACE_(\w+)`", CONFIGURATION))
     assert documented == {field.upper() for field in fields}
 
 
 def test_documented_defaults_are_the_defaults() -> None:
     rows = re.findall(r"^\| `MILLRACE_(\w+)` \| `?([\w.:/]+?)`? \|", CONFIGURATION, re.MULTILINE)
-    fields = {**Settings.model_fields, **WorkerOptions.model_fields}
+    fields = {**Settings.model_fields, **HttpSettings.model_fields, **WorkerOptions.model_fields}
     checked = 0
     for name, written in rows:
         default = fields[name.lower()].default

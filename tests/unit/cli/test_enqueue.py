@@ -58,6 +58,14 @@ def test_options_reach_the_spec(enqueue: Enqueue, services: Services) -> None:
     assert (spec.priority, spec.top_k, spec.layout) == ("high", 3, "per-image")
 
 
+def test_labels_reach_the_spec_and_the_status(enqueue: Enqueue, services: Services) -> None:
+    said = enqueue("--job-id", "j", "--label", "team=catalogue", "--label", "note=a=b", "--json")
+    labels = {"team": "catalogue", "note": "a=b"}
+    assert services.jobs.spec("j").labels == json.loads(said.out)["labels"] == labels
+    refused = enqueue("--label", "catalogue")
+    assert (refused.code, "NAME=VALUE" in refused.err) == (ExitCode.USAGE, True)
+
+
 def test_a_variable_stands_for_an_option(
     enqueue: Enqueue, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,150 @@
+"""One read for all who poll, and the short way to what was read."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from millrace.core.errors import JobNotFound
+from millrace.core.job import JobSpec
+from millrace.core.services import Services
+from millrace.producer import control
+from millrace.producer.http import board as module
+from millrace.producer.http.board import StatusBoard
+from tests.unit.producer.http.conftest import Api
+from tests.unit.producer.support import listed_job
+
+
+@pytest.fixture
+def spec(services: Services, tmp_path: Any) -> JobSpec:
+    return listed_job(services, tmp_path / "out", input={"uri": (tmp_path / "in").as_uri()})
+
+
+class Counting(StatusBoard):
+    """Counts its reads."""
+
+    reads = 0
+
+    def read(self, job: str) -> module.Posted:
+        self.reads += 1
+        return super().read(job)
+
+
+def test_many_who_ask_at_once_share_one_read(services: Services, spec: JobSpec) -> None:
+    board = Counting(services)
+
+    async def ask() -> set[bytes]:
+        posted = await asyncio.gather(*(board.posted("j") for _ in range(50)))
+        return {one.body for one in posted}
+
+    assert len(asyncio.run(ask())) == 1
+    assert board.reads == 1
+
+
+def test_what_was_read_a_moment_ago_is_not_read_again(services: Services, spec: JobSpec) -> None:
+    board = Counting(services, fresh_s=60)
+
+    async def ask() -> None:
+        first = await board.posted("j")
+        control.pause(services, "j")
+        assert await board.posted("j") is first
+
+    asyncio.run(ask())
+    assert board.reads == 1
+
+
+def test_what_is_too_old_is_read_again(services: Services, spec: JobSpec) -> None:
+    board = Counting(services, fresh_s=0)
+
+    async def ask() -> None:
+        await board.posted("j")
+        control.pause(services, "j")
+        assert (await board.posted("j")).status.state == "paused"
+
+    asyncio.run(ask())
+
+
+def test_what_was_begun_to_be_read_before_it_is_forgotten_is_not_posted(
+    services: Services, spec: JobSpec
+) -> None:
+    board = StatusBoard(services, fresh_s=60)
+
+    async def ask() -> None:
+        reading = asyncio.create_task(board.posted("j"))
+        await asyncio.sleep(0)
+        board.forget("j")
+        await reading
+        assert board.fresh("j") is None
+
+    asyncio.run(ask())
+
+
+def test_one_who_leaves_takes_the_answer_from_nobody(services: Services, spec: JobSpec) -> None:
+    board = StatusBoard(services)
+
+    async def ask() -> str:
+        first = asyncio.create_task(board.posted("j"))
+        second = asyncio.create_task(board.posted("j"))
+        await asyncio.sleep(0)
+        first.cancel()
+        return (await second).status.job_id
+
+    assert asyncio.run(ask()) == "j"
+
+
+def test_a_job_that_is_not_there_is_asked_for_each_time(services: Services) -> None:
+    board = StatusBoard(services, fresh_s=60)
+
+    async def ask() -> None:
+        for _ in range(2):
+            with pytest.raises(JobNotFound):
+                await board.posted("none")
+
+    asyncio.run(ask())
+
+
+def test_only_so_many_are_kept(
+    services: Services, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 2)
+    for number in range(3):
+        listed_job(services, tmp_path, job_id=f"j{number}", input={"uri": tmp_path.as_uri()})
+    board = StatusBoard(services, fresh_s=60)
+
+    async def ask() -> None:
+        for number in range(3):
+            await board.posted(f"j{number}")
+
+    asyncio.run(ask())
+    assert [board.fresh(f"j{number}") is None for number in range(3)] == [True, False, False]
+
+
+@pytest.fixture
+def served(api: Api, tmp_path: Any) -> Api:
+    api.backend.board._fresh_s = 60
+    listed_job(api.services, tmp_path / "out", input={"uri": (tmp_path / "in").as_uri()})
+    return api
+
+
+def test_the_short_way_answers_the_same(served: Api) -> None:
+    slow, quick = (served.viewer.get("/v1/jobs/j") for _ in range(2))
+    assert slow.content == quick.content
+    told = ("content-type", "cache-control", "content-length", "x-content-type-options")
+    assert [slow.headers[name] for name in told] == [quick.headers[name] for name in told]
+
+
+def test_the_short_way_lets_nobody_in(served: Api) -> None:
+    served.viewer.get("/v1/jobs/j")
+    assert served.anybody.get("/v1/jobs/j").json()["code"] == "unauthenticated"
+    assert served.anybody.get("/v1/jobs/j", headers={"authorization": "Bearer x"}).is_error
+
+
+def test_what_is_done_to_a_job_shows_at_once(served: Api) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for verb, state in (("pause", "paused"), ("resume", "running")) * 3:
+            [*pool.map(lambda _: served.viewer.get("/v1/jobs/j"), range(16))]
+            served.operator.post(f"/v1/jobs/j/{verb}").raise_for_status()
+            assert served.viewer.get("/v1/jobs/j").json()["state"] == state
