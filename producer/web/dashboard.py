@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 
@@ -24,6 +25,10 @@ FRESH_S = 0.8
 """How old a piece of a page may be that others look at, too."""
 
 
+MAKERS = 4
+"""Threads that fetch and make thumbnails."""
+
+
 class Dashboard:
     """Nothing here touches the network before somebody looks."""
 
@@ -38,6 +43,7 @@ class Dashboard:
             Path(settings.thumbnail_cache).expanduser(), settings.thumbnail_cache_bytes
         )
         self.thumbnails = Thumbnails(self.files, cache)
+        self.makers = CapacityLimiter(MAKERS)
         self.shared: Shared[Hashable, Any] = Shared()
         self._ended = False
         backend.when_winding_down(self.close)

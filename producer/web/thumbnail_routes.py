@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from xml.sax.saxutils import escape
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,7 +41,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/jobs/{job}/thumbnails/{row}")
-def thumbnail(
+async def thumbnail(
     request: Request,
     job: JobIdPath,
     row: Annotated[int, Path(ge=0, le=2**40)],
@@ -52,7 +53,10 @@ def thumbnail(
         raise UsageError(f"side: one of {', '.join(map(str, SIDES))}")
     web = dashboard(request)
     known = request.headers.get("if-none-match", "").strip('"')
-    found = web.thumbnails.of(web.files.spec(job), row, side, known)
+    # By threads of their own: a page of them keeps nobody else waiting.
+    found = await run_sync(
+        lambda: web.thumbnails.of(web.files.spec(job), row, side, known), limiter=web.makers
+    )
     if found is None:
         etag = {"etag": f'"{known}"', "cache-control": FOR_A_DAY}
         return Response(status_code=304, headers=HEADERS | etag)

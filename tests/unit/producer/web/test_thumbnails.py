@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from millrace.core.errors import ObjectNotFound
+from millrace.core.errors import ObjectNotFound, SpecMismatch
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
@@ -161,6 +161,18 @@ def test_what_a_manifest_names_outside_the_input_is_not_read(
         assert found is not None
         assert found.data == b""
         assert found.problem in ("outside_root", "object_not_found", "access_denied")
+
+
+def test_nothing_is_read_for_a_forged_job(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "private" / "a.jpg")
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    elsewhere = spec.input.model_copy(update={"uri": (tmp_path / "private").as_uri()})
+    forged = spec.model_copy(update={"input": elsewhere})
+    with pytest.raises(SpecMismatch):
+        made.of(forged, 0, 192)
 
 
 def test_a_row_that_is_not_there_is_not_found(
