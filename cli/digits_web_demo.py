@@ -23,6 +23,8 @@ from millrace.models.training_data import load_digits
 from millrace.producer import submit
 
 CHUNK_SIZE = 16
+TOKENS = ("MILLRACE_OPERATOR_TOKEN", "MILLRACE_VIEWER_TOKEN", "MILLRACE_TOKENS_FILE")
+"""Whoever is at this machine is let in; tokens of another server would contradict that."""
 
 
 def run_web_demo(processes: int, port: int) -> None:
@@ -43,6 +45,8 @@ def run_web_demo(processes: int, port: int) -> None:
             "MILLRACE_MODELS": REPOSITORY,
             "MILLRACE_ALLOWED_LOCATIONS": f"s3://{BUCKET}",
         }
+        for name in TOKENS:
+            os.environ.pop(name, None)
         with console.status("training a digit classifier"):
             recipe = classifier("digits")
             data = load_digits(recipe.architecture)
@@ -66,9 +70,13 @@ def run_web_demo(processes: int, port: int) -> None:
             app = create_app(Services(Settings.load()), settings)
 
             def ready(url: str) -> None:
-                console.print(f"{images:,} images in s3://{BUCKET}/digits, one job over them")
-                console.print(f"\n  the dashboard:  [bold]{url}/[/]")
-                console.print(f"  the job:        {url}/jobs/{job.id}\n\nCtrl-C ends all of it.")
+                for line in (
+                    f"{images:,} images in s3://{BUCKET}/digits, one job over them\n",
+                    f"  the dashboard:  [bold]{url}/[/]",
+                    f"  the job:        {url}/jobs/{job.id}\n",
+                    "Ctrl-C ends all of it.",
+                ):
+                    console.print(line, soft_wrap=True)
 
             serve_app(app, settings, ready)
 

@@ -23,6 +23,8 @@ from millrace.producer.web.pages import Who, html, page
 from millrace.producer.web.streams import News, stream
 
 PER_PAGE = 25
+CALM_S = 3.0
+"""How old a list may be of which every job has ended: another one may begin."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -80,12 +82,18 @@ async def live(request: Request, _: Annotated[Caller, Depends(viewer)]) -> Respo
     """The rows of the same page, again whenever they change."""
     chosen, web = Chosen.of(request), dashboard(request)
 
-    def rows() -> str:
-        return html("_job_rows.html", jobs=_page(web, chosen).jobs)
+    active = True
+
+    def rows() -> tuple[str, bool]:
+        found = _page(web, chosen).jobs
+        return html("_job_rows.html", jobs=found), any(not job.terminal for job in found)
 
     async def news() -> News:
+        nonlocal active
+        fresh_s = FRESH_S if active else CALM_S
         with suppress(MillraceError):  # Redis is away: what stands there stays
-            return News({"rows": await web.shared.get(("jobs", chosen), rows, FRESH_S)})
+            shown, active = await web.shared.get(("jobs", chosen), rows, fresh_s)
+            return News({"rows": shown})
         return News()
 
     return stream(request, news, web.ended)
