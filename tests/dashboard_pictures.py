@@ -56,8 +56,8 @@ def take(b: Browser, job: str, folder: Path, everything: bool) -> None:
     b.go(f"/jobs/{job}")
     b.wait(lambda: "completed" in b.text("#progress"), "the end", 120)
     b.wait(lambda: not b.all("#shots img:not([src])"), "thumbnails")
-    shot(b, folder, "job", 1280, 1000, "light")
-    shot(b, folder, "job-dark", 1280, 1000, "dark")
+    shot(b, folder, "job", 1280, 1400, "light")
+    shot(b, folder, "job-dark", 1280, 1400, "dark")
     if not everything:
         return
     b.go("/new")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from millrace.producer.web.throughput import Throughput
 
-WIDTH, HEIGHT = 720, 180
+WIDTH, HEIGHT = 720, 230
 FEWEST = 4
 LEFT, RIGHT, TOP, BOTTOM = 54, 8, 10, 26
 
@@ -106,7 +106,9 @@ def _short(rate: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    """`0 s`, `45 s`, `3:20`, `2:05:00`"""
+    """`0 s`, `1.4 s`, `45 s`, `3:20`, `2:05:00`"""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
