@@ -44,7 +44,7 @@ from millrace.producer.submit import make_spec, submit_spec
 log = get_logger(__name__)
 
 AT_ONCE = 32
-LOOK_S = 0.02
+LOOK_S, LOOK_LATER_S = 0.02, 0.2
 ENDED_WITHIN_S = 60.0
 FORGOTTEN_AFTER_S = 900.0
 """A picture this old is of a server that died: no request waits so long."""
@@ -100,7 +100,9 @@ class Predictions:
             try:
                 with anyio.fail_after(max(0.0, began + timeout_s - time.monotonic())):
                     while not await run_sync(self._ended, job):
-                        await anyio.sleep(LOOK_S)
+                        # Who has waited for long does not notice a little more.
+                        waited = time.monotonic() - began
+                        await anyio.sleep(min(max(LOOK_S, waited / 10), LOOK_LATER_S))
             except TimeoutError:
                 raise WaitTimeout(f"no worker answered within {timeout_s:g} s") from None
             predictions = await run_sync(self._outcome, spec)

@@ -20,13 +20,22 @@ from millrace.core.job import Priority
 from millrace.core.jobdir import JobDirectory
 from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.core.topology import DUTIES
 from millrace.producer import control
+from millrace.producer.client import Client
 from millrace.producer.recover import go_on, repair, restore
 from millrace.producer.retry import retry
 from millrace.producer.submit import submit
 from millrace.producer.verify import verify
 from tests.job_checks import check_job
-from tests.support import ROOT, millrace, running_worker, write_pngs
+from tests.support import (
+    ROOT,
+    millrace,
+    running_server,
+    running_worker,
+    wait_until,
+    write_pngs,
+)
 
 DEPLOY = ROOT / "deploy" / "redis"
 PASSWORDS = {
@@ -188,6 +197,42 @@ def test_both_roles_can_do_all_of_their_work(
         assert "Traceback" not in worker.log
 
 
+def test_a_server_can_do_all_of_its_work_as_a_producer(
+    admin: redis.Redis,
+    producer_env: dict[str, str],
+    worker_env: dict[str, str],
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    token = "an-operator-s-token-1234"
+    places = {
+        "MILLRACE_ALLOWED_LOCATIONS": " ".join(path.as_uri() for path in (images, tmp_path)),
+        "MILLRACE_UPLOADS": (tmp_path / "uploads").as_uri(),
+    }
+    env = producer_env | places | {"MILLRACE_OPERATOR_TOKEN": token}
+    with (
+        running_worker("--model", "tiny", env=worker_env | places, log=tmp_path / "log"),
+        running_server(env=env, log=tmp_path / "server.log") as server,
+        Client(server.url, token) as client,
+    ):
+        job = client.submit(
+            images.as_uri(), model="tiny", output=(tmp_path / "out").as_uri(), chunk_size=2
+        )
+        job.pause()
+        job.resume()
+        assert job.wait(30).counts.succeeded == 8
+        assert len([*job.results()]) == 9
+        assert len([*job.errors()]) == 1
+        assert job.retry().wait(30).counts.failed == 1
+        picture = next(path for path in sorted(images.iterdir()) if path.suffix == ".png")
+        assert client.predict(picture, model="tiny")
+        assert len([*client.jobs()]) == 2
+        with client._http.stream("GET", f"/v1/jobs/{job.id}/events") as events:
+            assert "event: end" in [*events.iter_lines()]
+        wait_until(lambda: not admin.exists(DUTIES), what="nothing is left to do")
+    assert refused_commands(admin) == set()
+
+
 FORBIDDEN = [
     "FLUSHALL",
     "FLUSHDB",
@@ -226,7 +271,12 @@ FORBIDDEN = [
     "HSET _kombu.binding.celery a b",
     "SADD millrace:something x",
 ]
-PRODUCERS_ONLY = ["ZRANGE millrace:jobs 0 -1", "SADD millrace:active:q j", "UNLINK millrace.q"]
+PRODUCERS_ONLY = [
+    "ZRANGE millrace:jobs 0 -1",
+    "ZADD millrace:duties 0 list:j",
+    "SADD millrace:active:q j",
+    "UNLINK millrace.q",
+]
 WORKERS_ONLY = [
     "BRPOP millrace.q 1",
     "RPOP millrace.q",

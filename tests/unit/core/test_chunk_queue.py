@@ -99,3 +99,22 @@ def test_with_a_key_only_what_is_signed_with_it_is_ours(redis_url: str) -> None:
     ours.queue.send(QUEUE, "job", [1])
     assert ours.queue.waiting(QUEUE) == {("job", 1)}
     assert theirs.queue.waiting(QUEUE) == {("job", 0), ("job", 1)}
+
+
+def test_what_is_hurried_is_taken_next_and_the_rest_keeps_its_order(services: Services) -> None:
+    services.queue.send(QUEUE, "large", range(3))
+    services.queue.send(QUEUE, "small", [0])
+    services.redis.raw.lpush(QUEUE, "not ours")
+    services.queue.hurry(QUEUE, "small")
+    taken = []
+    while entry := services.redis.raw.rpop(QUEUE):  # where workers take them
+        if entry != b"not ours":
+            keywords = json.loads(base64.b64decode(json.loads(entry)["body"]))[1]
+            taken.append((keywords["job"], keywords["chunk"]))
+    # Its first message is still there, and is dropped when it comes.
+    assert taken == [("small", 0), ("large", 0), ("large", 1), ("large", 2), ("small", 0)]
+
+
+def test_there_may_be_nothing_to_hurry(services: Services) -> None:
+    services.queue.hurry(QUEUE, "job")
+    assert services.redis.raw.keys() == []

@@ -13,6 +13,7 @@ import pytest
 from millrace.core.job import JobSpec
 from millrace.producer import outcome_csv
 from millrace.producer.http import streams
+from tests.support import wait_until
 from tests.unit.producer.http.conftest import Api
 from tests.unit.producer.support import listed_job, object_of, work
 
@@ -151,3 +152,13 @@ def test_only_so_many_stream_at_once(
     for _ in range(3):
         assert len(numbers(api.viewer.get("/v1/jobs/j/results"))) == 11
     assert api.backend.streams._open == 0
+
+
+def test_who_leaves_in_the_middle_takes_no_place(
+    api: Api, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome_csv, "BLOCK_CHARACTERS", 1)
+    for _ in range(3):
+        with api.viewer.stream("GET", "/v1/jobs/j/results", params={"format": "csv"}) as answer:
+            next(answer.iter_raw())
+    wait_until(lambda: api.backend.streams._open == 0, what="no place is taken any more")

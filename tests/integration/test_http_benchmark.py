@@ -1,0 +1,47 @@
+"""`benchmarks/http.py` measures what it says, and a server streams in constant memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import http
+from benchmarks.services import environment
+from millrace.core.services import Services
+from tests.support import MILLRACE
+
+IMAGES = 300_000
+"""100 MB of results."""
+
+
+def test_results_are_streamed_in_constant_memory_and_streams_idle(
+    services: Services, redis_url: str, tmp_path: Path
+) -> None:
+    http.a_job(services, tmp_path, "large", images=IMAGES)
+    http.a_job(services, tmp_path, "paused")
+    services.jobs.pause("paused")
+    env = environment(
+        {
+            "MILLRACE_REDIS_URL": redis_url,
+            "MILLRACE_OPERATOR_TOKEN": http.TOKEN,
+            "MILLRACE_ALLOWED_LOCATIONS": tmp_path.as_uri(),
+        }
+    )
+    with http.running(*MILLRACE, "serve", "--port", "0", env=env) as (url, server):
+        found = http.streamed(url, server, "large")
+        assert found["lines"] == IMAGES // 128 * 128
+        assert found["mb"] > 90
+        assert found["growth_mb"] < 45
+        # Nothing is promised of a busy machine but the order of magnitude.
+        assert http.streams(url, server, ["paused"], 2) < 50
+
+
+def test_the_race_is_run_where_there_is_a_wrk() -> None:
+    if shutil.which("wrk") is None:
+        pytest.skip("needs wrk")
+    found = http.measure(1, 1, 2560)
+    assert found["status"]["millrace"]["per_s"] > 100
+    assert found["results"]["lines"] == 2560
+    assert set(http.missed(found)) <= set(http.TARGETS)
