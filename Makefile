@@ -9,12 +9,22 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 PACKAGES := core models export producer worker cli
 
-.PHONY: demo test unit integration acceptance chaos soak bench bench-scale lint format env clean
+.PHONY: demo demo-web browser test unit integration acceptance chaos soak bench bench-scale lint format env clean
 
 demo: env
 	$(BIN)/millrace demo
 
-test: env
+demo-web: env
+	$(BIN)/millrace demo-web
+
+# The tests of the dashboard drive a real browser. Where there is none and it cannot be installed
+# they are skipped, and say so.
+browser:
+	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; }; } \
+		|| echo "no chromium: the tests of the dashboard are skipped (apt-get install chromium chromium-driver)"
+
+test: env browser
 	$(PYTEST)
 
 unit: env
@@ -23,7 +33,7 @@ unit: env
 integration: env
 	$(PYTEST) tests/integration
 
-acceptance: env
+acceptance: env browser
 	$(PYTEST) tests/acceptance
 
 chaos: env

@@ -44,7 +44,7 @@ def run_demo(processes: int, keep: str) -> None:
             model = train_in_memory(recipe, data)
         console.print(f"trained on {len(data.seen):,} digits")
         with console.status("exporting it and filling the bucket"):
-            labels = _fill_bucket(model, data.unseen)
+            labels = fill_bucket(model, data.unseen)
         console.print(f"{len(labels):,} held-out digits in s3://{BUCKET}/digits")
         serve = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
         with crew_of(processes, serve):
@@ -67,7 +67,7 @@ def run_demo(processes: int, keep: str) -> None:
     _show(status, right, copy)
 
 
-def _fill_bucket(model: Any, digits: Labelled) -> dict[str, str]:
+def fill_bucket(model: Any, digits: Labelled) -> dict[str, str]:
     """Export the model and upload the digits as PNG files; returns key → true label."""
     from PIL import Image
 

@@ -8,6 +8,7 @@ import typer
 
 from millrace.cli.control import cancel, delete, pause, priority, resume, retry
 from millrace.cli.demo import demo
+from millrace.cli.demo_web import demo_web
 from millrace.cli.doctor import doctor
 from millrace.cli.enqueue import enqueue
 from millrace.cli.export import export
@@ -62,7 +63,7 @@ COMMANDS = (
     *(status, jobs, workers, results, errors, verify),
     *(cancel, pause, resume, priority, retry, delete),
     *(export, inspect, verify_model, train),
-    *(doctor, demo),
+    *(doctor, demo, demo_web),
 )
 GROUPS = {"models": models_app, "runs": runs}
 for function in COMMANDS:

@@ -50,17 +50,13 @@ def serve(
     log_format: o.LogFormat = None,
 ) -> None:
     """Serve the HTTP API until told to stop."""
-    from importlib.util import find_spec
-
-    from millrace.core.errors import MissingExtra, RedisUnavailable
+    from millrace.core.errors import RedisUnavailable
     from millrace.core.log import configure
     from millrace.core.redis_client import RedisClient
     from millrace.core.services import Services
     from millrace.core.settings import Settings
 
-    for library in ("fastapi", "uvicorn", "python_multipart"):
-        if find_spec(library) is None:
-            raise MissingExtra(library, "http")
+    refuse_missing()
     from millrace.producer.http.app import create_app
     from millrace.producer.http.server import serve_app
     from millrace.producer.http.settings import HttpSettings
@@ -83,3 +79,14 @@ def serve(
     except RedisUnavailable as error:
         print(f"millrace serve: {error.message}; waiting for it", file=sys.stderr)
     serve_app(app, http, lambda url: print(f"serving on {url}", flush=True))
+
+
+def refuse_missing() -> None:
+    """Raise MissingExtra if what the server needs is not installed."""
+    from importlib.util import find_spec
+
+    from millrace.core.errors import MissingExtra
+
+    for library in ("fastapi", "uvicorn", "python_multipart", "jinja2", "PIL", "numpy"):
+        if find_spec(library) is None:
+            raise MissingExtra(library, "http")

@@ -6,38 +6,19 @@ on white, first frame of an animation), everything else is refused with a typed 
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image
 
 from millrace.core.card import Card, Channels, ResizeFilter, ResizeMethod
-from millrace.core.errors import ItemError, Stage
-
-FORMATS = (
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA",
-    "ICO", "ICNS", "PCX", "SGI", "DDS", "PSD", "QOI",
-)  # fmt: skip
-"""What is decoded. Left out: formats that run other programs (EPS) or only wrap others."""
+from millrace.core.pictures import TRANSPOSE, allow_pixels, flatten, opened, orientation
 
 REDUCING_GAP = 2.0
 """How much larger than the input a picture is left by the coarse steps before the last resize.
 Less would change answers more than rounding does; docs/performance.md tells what was measured."""
 
-_ORIENTATION = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _FILTERS = {
     ResizeFilter.NEAREST: Image.Resampling.NEAREST,
     ResizeFilter.BOX: Image.Resampling.BOX,
@@ -61,11 +42,7 @@ class ImageDecoder:
         self._filter = _FILTERS[card.filter]
         self._max_pixels = max_pixels
         self._reducing_gap = None if exact else REDUCING_GAP
-        Image.init()
-        # Pillow refuses pictures of twice its own limit: let ours decide. Its remarks on odd
-        # files go nowhere; what matters becomes an error line.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels // 2 + 1)
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        allow_pixels(max_pixels)
 
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
         """An encoded picture as uint8 [height, width, channels], channels RGB or L.
@@ -73,53 +50,29 @@ class ImageDecoder:
         Raises ItemError of stage `decode`: `empty`, `not_an_image`, `decompression_bomb`,
         `truncated` or `corrupt`.
         """
-        if not data:
-            raise ItemError(Stage.DECODE, "empty", "the object holds no bytes")
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._refuse_bomb(image)
-                return self._pixels(image)
-        except ItemError:
-            raise
-        except UnidentifiedImageError:
-            raise ItemError(Stage.DECODE, "not_an_image", "not a picture millrace reads") from None
-        except Image.DecompressionBombError as error:
-            raise ItemError(Stage.DECODE, "decompression_bomb", str(error)) from None
-        except Exception as error:
-            # Decoders of broken files raise nearly anything; each is this one image's fault.
-            text = f"{type(error).__name__}: {error}"
-            code = "truncated" if "truncated" in text.lower() else "corrupt"
-            raise ItemError(Stage.DECODE, code, text[:300]) from error
-
-    def _refuse_bomb(self, image: Image.Image) -> None:
-        pixels = image.width * image.height
-        if pixels > self._max_pixels:
-            raise ItemError(
-                Stage.DECODE,
-                "decompression_bomb",
-                f"{image.width} x {image.height} pixels, over the limit of {self._max_pixels}",
-            )
+        with opened(data, max_pixels=self._max_pixels) as image:
+            return self._pixels(image)
 
     def _pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         if self._reducing_gap is not None:
             # JPEG decodes at a fraction of its size for a fraction of the time.
-            width, height = self._turned(_orientation(image))
+            width, height = self._turned(orientation(image))
             gap = self._reducing_gap
             image.draft(self._mode, (math.ceil(gap * width), math.ceil(gap * height)))
         image.load()
         # Asked again, for Pillow turns a TIFF upright itself when it loads it.
-        orientation = _orientation(image)
-        target = self._turned(orientation)
-        flat = _flatten(image, self._mode)
+        stored = orientation(image)
+        target = self._turned(stored)
+        flat = flatten(image, self._mode)
         resized = self._resize(flat, target)
-        if orientation in _TRANSPOSE:
-            resized = resized.transpose(_TRANSPOSE[orientation])
+        if stored in TRANSPOSE:
+            resized = resized.transpose(TRANSPOSE[stored])
         pixels = np.asarray(resized, np.uint8)
         return pixels[:, :, np.newaxis] if self._mode == "L" else pixels
 
-    def _turned(self, orientation: int) -> tuple[int, int]:
+    def _turned(self, stored: int) -> tuple[int, int]:
         """The input's (width, height), as seen by a picture stored in this orientation."""
-        return self._size[::-1] if orientation in (5, 6, 7, 8) else self._size
+        return self._size[::-1] if stored in (5, 6, 7, 8) else self._size
 
     def _resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         if image.size == size:
@@ -139,49 +92,3 @@ class ImageDecoder:
         shrunk = image.resize(inner, self._filter, reducing_gap=self._reducing_gap)
         canvas.paste(shrunk, corner)
         return canvas
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; a broken EXIF block means none."""
-    try:
-        value: Any = image.getexif().get(_ORIENTATION, 1)
-        return int(value) if value in range(1, 9) else 1
-    except Exception:
-        return 1
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any of Pillow's modes as opaque 8-bit RGB or L."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
-    elif image.mode == "LAB":
-        image = _lab_to_rgb(image)
-    if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", colour.size, "white")
-        image = Image.alpha_composite(white, colour)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float greys: full range of their kind to 0..255."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ItemError(Stage.DECODE, "corrupt", "the picture holds values that are no numbers")
-    top = float(values.max(initial=0.0))
-    if image.mode == "F" and top <= 1.0:
-        full = 1.0
-    elif top <= 65535 and image.mode != "F":
-        full = 65535.0
-    else:
-        full = max(top, 255.0)
-    return Image.fromarray(np.clip(values * (255.0 / full), 0, 255).round().astype(np.uint8))
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    converted = ImageCms.profileToProfile(
-        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    if converted is None:
-        raise ItemError(Stage.DECODE, "corrupt", "the LAB colours cannot be converted")
-    return converted

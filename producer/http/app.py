@@ -30,6 +30,7 @@ from millrace.producer.http.envelope import Envelope
 from millrace.producer.http.fast_status import FastStatus
 from millrace.producer.http.openapi import describe
 from millrace.producer.http.settings import HttpSettings
+from millrace.producer.web import routes as dashboard
 
 
 def create_app(services: Services, settings: HttpSettings) -> FastAPI:
@@ -76,4 +77,5 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
     # Last, so that it is around everything else.
     metrics.install(app, services, open_to_all=settings.metrics_open)
     describe(app)
+    dashboard.install(app)
     return app

@@ -51,6 +51,7 @@ class Backend:
         self.predictions = Predictions(services, settings.uploads)
         self.ready = ReadyChecks(services, _places(services, settings))
         self._periodic: list[Periodic] = []
+        self._winding_down: list[Callable[[], None]] = [self.watcher.end, self.lister.leave_off]
         self.every("take up listings", TAKE_UP_S, self.lister.take_up)
         if settings.uploads:
             self.every("clear pictures", CLEAR_S, self.predictions.clear_forgotten)
@@ -66,8 +67,12 @@ class Backend:
 
     def wind_down(self) -> None:
         """The server is about to stop: end what would never end by itself, begin nothing long."""
-        self.watcher.end()
-        self.lister.leave_off()
+        for action in self._winding_down:
+            action()
+
+    def when_winding_down(self, action: Callable[[], None]) -> None:
+        """Call something then, too, which must not wait for anything."""
+        self._winding_down.append(action)
 
     def stop(self) -> None:
         """First what begins new work, then the work."""

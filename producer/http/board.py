@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -29,11 +30,14 @@ CARERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A status as it was read, and as JSON."""
+    """A status as it was read, and as JSON; `pace` are its last completions, newest first:
+    (milliseconds of Redis TIME, images), as of `now_ms`."""
 
     status: JobStatus
     body: bytes
     read_at: float
+    pace: Sequence[tuple[int, int]] = ()
+    now_ms: int = 0
 
 
 class StatusBoard:
@@ -92,7 +96,7 @@ class StatusBoard:
         if snapshot.needs_care:
             self.care_soon(job)
         status = status_of(snapshot)
-        return Posted(status, encode(status), began)
+        return Posted(status, encode(status), began, snapshot.pace, snapshot.now_ms)
 
     def forget(self, job: str) -> None:
         """Something was done to the job: what was read before is not shown any more."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millrace.core.sizes import MIB, shown_bytes
 from millrace.producer.http.problems import Problem
 
-UPLOAD_PATHS = frozenset({"/v1/predict"})
+UPLOAD_PATHS = frozenset({"/v1/predict", "/try"})
 PASSED_OVER_BYTES = 64 * MIB
 PASSED_OVER_S = 5
 _SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 
@@ -36,6 +38,15 @@ class HttpSettings(EnvironmentSettings):
     max_body_bytes: int = Field(MIB, ge=1024, description="larger requests are refused")
     max_upload_bytes: int = Field(32 * MIB, ge=1024, description="larger pictures are refused")
     metrics_open: bool = Field(False, description="/metrics wants no token")
+    thumbnail_cache: str = Field(
+        default_factory=lambda: str(
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            / "millrace"
+            / "thumbnails"
+        ),
+        description="where the dashboard keeps the thumbnails it has made",
+    )
+    thumbnail_cache_bytes: int = Field(256 * MIB, ge=MIB, description="and how many bytes of them")
     predict_timeout_s: Seconds = Field(30, le=600, description="longest wait for one picture")
 
     @property

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import httpx
 import orjson
 import psutil
 import pytest
@@ -54,5 +55,37 @@ def test_a_signal_takes_the_demo_down(number: signal.Signals, tmp_path: Path) ->
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert b"Traceback" not in output, output.decode()
+    wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
+    assert list((tmp_path / "tmp").glob("millrace-embedded*")) == []
+
+
+def test_the_web_demo_shows_its_job_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [*MILLRACE, "demo-web"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    said = ""
+    while "the job:" not in said:
+        said = process.stderr.readline()
+        assert said, process.poll()
+    url = said.split()[-1]
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3  # redis-server, the S3 endpoint, and a worker
+    status = url.replace("/jobs/", "/v1/jobs/")
+    wait_until(lambda: httpx.get(status).json()["terminal"], 60, "the job ends")
+    assert httpx.get(status).json()["counts"] == {
+        "total": 604, "pending": 0, "succeeded": 599, "failed": 5, "skipped": 0, "cancelled": 0,
+    }  # fmt: skip
+    assert "completed with errors" in httpx.get(url).text
+    thumbnail = httpx.get(f"{url}/thumbnails/0")
+    assert thumbnail.headers["content-type"] == "image/webp"
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
     wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
     assert list((tmp_path / "tmp").glob("millrace-embedded*")) == []

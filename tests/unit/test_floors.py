@@ -139,11 +139,20 @@ def test_tensorflow_is_imported_late() -> None:
         assert not [name for name in on_loading if within(name, TENSORFLOW)], module
 
 
+PICTURES = "millrace.core.pictures"
+
+
 def test_core_and_producer_do_without_the_libraries_of_the_others() -> None:
     foreign = {"numpy", "PIL", "typer", "rich"}
     for module in MODULES:
-        if floor_of(module) in ("core", "producer"):
+        if floor_of(module) in ("core", "producer") and module != PICTURES:
             assert not [name for name in all_imports(module) if within(name, foreign)], module
+
+
+def test_core_and_producer_import_pictures_late() -> None:
+    for module, path in MODULES.items():
+        if floor_of(module) in ("core", "producer"):
+            assert PICTURES not in imported(imports_on_loading(tree(path).body)), module
 
 
 def test_importing_the_command_line_loads_the_command_line_alone() -> None:

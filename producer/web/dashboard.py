@@ -1,0 +1,67 @@
+"""What the pages work with, put together once: `request.app.state.dashboard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+
+from millrace.producer.http.backend import Backend
+from millrace.producer.web.classes import Classes
+from millrace.producer.web.error_samples import ErrorSamples
+from millrace.producer.web.job_files import JobFiles
+from millrace.producer.web.shared import Shared
+from millrace.producer.web.throughput import ThroughputHistory
+from millrace.producer.web.thumbnail_cache import ThumbnailCache
+from millrace.producer.web.thumbnails import Thumbnails
+
+V = TypeVar("V")
+
+FRESH_S = 0.8
+"""How old a piece of a page may be that others look at, too."""
+
+
+MAKERS = 4
+"""Threads that fetch and make thumbnails."""
+
+
+class Dashboard:
+    """Nothing here touches the network before somebody looks."""
+
+    def __init__(self, backend: Backend) -> None:
+        settings = backend.settings
+        self.backend = backend
+        self.files = JobFiles(backend.services)
+        self.classes = Classes(backend.services, self.files)
+        self.errors = ErrorSamples(self.files)
+        self.throughput = ThroughputHistory()
+        cache = ThumbnailCache(
+            Path(settings.thumbnail_cache).expanduser(), settings.thumbnail_cache_bytes
+        )
+        self.thumbnails = Thumbnails(self.files, cache)
+        self.makers = CapacityLimiter(MAKERS)
+        self.shared: Shared[Hashable, Any] = Shared()
+        self._ended = False
+        backend.when_winding_down(self.close)
+
+    def ended(self) -> bool:
+        """The server stops: streams end."""
+        return self._ended
+
+    async def in_thread(self, make: Callable[[], V]) -> V:
+        """Run what waits for Redis or storage."""
+        return await run_sync(make)
+
+    def close(self) -> None:
+        self._ended = True
+        self.classes.close()
+
+
+def dashboard(request: Request) -> Dashboard:
+    """The app's."""
+    found: Dashboard = request.app.state.dashboard
+    return found

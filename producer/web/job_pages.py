@@ -1,0 +1,203 @@
+"""The page of one job, what keeps it up to date, its gallery, and its images one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millrace.core.errors import JobNotFound, MillraceError
+from millrace.core.job import TAKES_WORK
+from millrace.core.outcome import decode_outcome
+from millrace.producer.http.access import Caller, page_viewer, viewer
+from millrace.producer.http.requests import JobIdPath
+from millrace.producer.web.actions import ACTIONS
+from millrace.producer.web.dashboard import FRESH_S, Dashboard, dashboard
+from millrace.producer.web.gallery import Kind, Page, Wanted, page_of
+from millrace.producer.web.job_view import JobView, view_of
+from millrace.producer.web.pages import Who, html, page, problem_fragment
+from millrace.producer.web.streams import News, stream
+
+PIECES = ("controls", "progress", "chart", "errors", "classes", "workers")
+"""What of the page is brought up to date: template `_NAME.html`, event `NAME`."""
+
+STILL_S = 10.0
+"""How old the page of a job may be that nothing becomes of: workers come and go."""
+
+MOST_ROWS = 2**40
+
+router = APIRouter(include_in_schema=False)
+
+Row = Annotated[int, Path(ge=0, le=MOST_ROWS)]
+Viewer = Annotated[Caller, Depends(page_viewer)]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """A page of outcomes and the filter it was made by; `query` leads on with the same one."""
+
+    wanted: Wanted
+    page: Page
+    continued: bool
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The pieces of a page, and whether its classes are being counted yet."""
+
+    news: News
+    counting: bool
+
+
+def asked_for(
+    kind: Kind = "all",
+    label: Annotated[str, Query(max_length=1000)] = "",
+    code: Annotated[str, Query(max_length=200)] = "",
+    least: Annotated[str, Query(max_length=30)] = "",
+    most: Annotated[str, Query(max_length=30)] = "",
+) -> Wanted:
+    """The filter, as a form sends it: empty fields are no wish."""
+    return Wanted(kind, label.strip(), code, _number(least), _number(most))
+
+
+After = Annotated[int, Query(ge=0, le=MOST_ROWS)]
+
+
+@router.get("/jobs/{job}")
+async def job_page(
+    request: Request,
+    job: JobIdPath,
+    caller: Viewer,
+    wanted: Annotated[Wanted, Depends(asked_for)],
+    after: After = 0,
+    done: str = "",
+) -> Response:
+    """Everything about one job."""
+    web = dashboard(request)
+    posted = await web.backend.board.posted(job)
+
+    def whole() -> Response:
+        view = view_of(web, posted)
+        action = ACTIONS.get(done)
+        return page(
+            "job.html",
+            who=Who.of(request, caller),
+            view=view,
+            gallery=_gallery(web, view.job.job_id, wanted, after),
+            actions=ACTIONS,
+            notice=action and {"text": action.done, "tone": "good"},
+        )
+
+    return await web.in_thread(whole)
+
+
+@router.get("/jobs/{job}/live")
+async def live(
+    request: Request, job: JobIdPath, caller: Annotated[Caller, Depends(viewer)]
+) -> Response:
+    """The pieces of its page, each whenever it changes, until nothing more will."""
+    web, who = dashboard(request), Who.of(request, caller)
+    await web.backend.board.posted(job)  # no stream about no job
+
+    counting = True
+
+    async def news() -> News:
+        nonlocal counting
+        try:
+            posted = await web.backend.board.posted(job)
+            # Of a job that stands still the same is shown for a while, for all who look at it.
+            still = not counting and posted.status.state not in TAKES_WORK
+            found: Seen = await web.shared.get(
+                ("job", job, who.acts, posted.body if still else b""),
+                lambda: _seen(view_of(web, posted), who),
+                STILL_S if still else FRESH_S,
+            )
+            counting = found.counting
+            return found.news
+        except JobNotFound:
+            return News(over=True)  # it was deleted
+        except MillraceError:
+            return News()  # Redis is away: what stands there stays
+
+    return stream(request, news, web.ended)
+
+
+@router.get("/jobs/{job}/gallery")
+def gallery(
+    request: Request,
+    job: JobIdPath,
+    caller: Viewer,
+    wanted: Annotated[Wanted, Depends(asked_for)],
+    after: After = 0,
+) -> Response:
+    """Some of its outcomes, to stand in its page."""
+    web = dashboard(request)
+    status = web.backend.board.read(job).status
+    try:
+        found = _gallery(web, job, wanted, after)
+    except MillraceError as error:
+        return problem_fragment(error)
+    answer = page("_gallery.html", gallery=found, view={"job": status})
+    if not after:
+        answer.headers["hx-replace-url"] = f"/jobs/{job}?{found.query}".rstrip("&?")
+    return answer
+
+
+@router.get("/jobs/{job}/images/{row}")
+def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Response:
+    """One image and all that is known of it."""
+    web = dashboard(request)
+    spec = web.files.spec(job)
+    named = web.files.row(spec, row)
+    chunk, at = divmod(row, spec.chunk_size)
+    body = web.files.directory(spec).read_chunk(spec.plan, chunk)
+    lines = (body or b"").splitlines()
+    return page(
+        "image.html",
+        who=Who.of(request, caller),
+        job_id=job,
+        row=row,
+        total=web.backend.board.read(job).status.counts.total,
+        key=named.key,
+        etag=named.etag,
+        size=named.size,
+        outcome=decode_outcome(lines[at]) if at < len(lines) else None,
+    )
+
+
+def _seen(view: JobView, who: Who) -> Seen:
+    pieces = {
+        name: html(f"_{name}.html", view=view, who=who, workers=view.workers) for name in PIECES
+    }
+    done = view.job.counts.total - view.job.counts.pending
+    pieces |= {"say": view.say, "more": str(done or "")}
+    return Seen(News(pieces, over=not view.live), view.classes.waiting > 0)
+
+
+def _gallery(web: Dashboard, job: str, wanted: Wanted, after: int) -> Gallery:
+    services = web.backend.services
+    spec = services.jobs.spec(job)
+    # A chunk that holds no error need not be read to find one.
+    chunks = services.jobs.failed_bitmap if wanted.only_errors else services.jobs.done_bitmap
+    found = page_of(web.files.directory(spec), spec, chunks(job), wanted, after)
+    fields = {
+        "kind": "" if wanted.kind == "all" else wanted.kind,
+        "label": wanted.label,
+        "code": wanted.code,
+        "least": wanted.least,
+        "most": wanted.most,
+    }
+    query = urlencode({name: value for name, value in fields.items() if value not in ("", None)})
+    return Gallery(wanted, found, after > 0, f"{query}&" if query else "")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,133 @@
+"""The front page: jobs with live bars, by state and model, a page at a time. And the workers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millrace.core.errors import MillraceError
+from millrace.core.job import JobState
+from millrace.core.model_ref import ModelRef
+from millrace.core.services import Services
+from millrace.producer.http.access import Caller, page_viewer, viewer
+from millrace.producer.http.backend import Backend
+from millrace.producer.page import JobsPage, Wanted, jobs_page
+from millrace.producer.web.dashboard import FRESH_S, Dashboard, dashboard
+from millrace.producer.web.pages import Who, html, page
+from millrace.producer.web.streams import News, stream
+
+PER_PAGE = 25
+CALM_S = 3.0
+"""How old a list may be of which every job has ended: another one may begin."""
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which jobs, as the address says. What is no state or model chooses nothing."""
+
+    state: str = ""
+    model: str = ""
+    cursor: str = ""
+
+    @classmethod
+    def of(cls, request: Request) -> Chosen:
+        asked = request.query_params
+        state = asked.get("state", "")
+        return cls(
+            state=state if state in {*JobState} else "",
+            model=asked.get("model", "")[:160],
+            cursor=asked.get("cursor", "")[:300],
+        )
+
+    def query(self, cursor: str = "") -> str:
+        fields = {"state": self.state, "model": self.model, "cursor": cursor}
+        return urlencode({name: value for name, value in fields.items() if value})
+
+    @property
+    def wanted(self) -> Wanted:
+        states = frozenset({JobState(self.state)}) if self.state else frozenset()
+        return Wanted(states=states, model=ModelRef.parse(self.model) if self.model else None)
+
+
+@router.get("/")
+def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> Response:
+    """The list of jobs."""
+    chosen, web = Chosen.of(request), dashboard(request)
+    found = _page(web, chosen)
+    models = {*known_models(web.backend), chosen.model} - {""}
+    return page(
+        "jobs.html",
+        here="/",
+        who=Who.of(request, caller),
+        jobs=found.jobs,
+        chosen=chosen,
+        query=chosen.query(chosen.cursor),
+        newer=(chosen.query() or "all") if chosen.cursor else "",
+        older=chosen.query(found.next_cursor) if found.next_cursor else "",
+        states=[*JobState],
+        models=sorted(models),
+    )
+
+
+@router.get("/live")
+async def live(request: Request, _: Annotated[Caller, Depends(viewer)]) -> Response:
+    """The rows of the same page, again whenever they change."""
+    chosen, web = Chosen.of(request), dashboard(request)
+
+    active = True
+
+    def rows() -> tuple[str, bool]:
+        found = _page(web, chosen).jobs
+        return html("_job_rows.html", jobs=found), any(not job.terminal for job in found)
+
+    async def news() -> News:
+        nonlocal active
+        fresh_s = FRESH_S if active else CALM_S
+        with suppress(MillraceError):  # Redis is away: what stands there stays
+            shown, active = await web.shared.get(("jobs", chosen), rows, fresh_s)
+            return News({"rows": shown})
+        return News()
+
+    return stream(request, news, web.ended)
+
+
+@router.get("/workers")
+def workers(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> Response:
+    """Every worker that was heard of lately."""
+    found = dashboard(request).backend.services.fleet.workers()
+    return page("workers.html", here="/workers", who=Who.of(request, caller), workers=found)
+
+
+def _page(web: Dashboard, chosen: Chosen) -> JobsPage:
+    backend = web.backend
+    return jobs_page(
+        backend.services,
+        lambda job: backend.board.read(job).status,
+        limit=PER_PAGE,
+        cursor=chosen.cursor or None,
+        wanted=chosen.wanted,
+    )
+
+
+def known_models(backend: Backend) -> list[str]:
+    """The models of the repository, if there is one, and those that workers serve."""
+    found: set[str] = set()
+    with suppress(MillraceError):
+        found |= served_models(backend.services)
+    with suppress(MillraceError):
+        found |= {model.name for model in backend.shelf.models()}
+    return sorted(found)
+
+
+def served_models(services: Services) -> set[str]:
+    """The names of the models that live workers serve."""
+    seen = services.fleet.workers()
+    return {ModelRef.parse(one.info.model).name for one in seen if not one.lost}

@@ -1,0 +1,139 @@
+"""The form for a new job, a preview of what it would do, and its submission."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from millrace.core.errors import MillraceError, UsageError
+from millrace.core.job import JobSpec
+from millrace.core.model_ref import ModelRef
+from millrace.producer.http.access import Caller, page_operator
+from millrace.producer.http.requests import JobRequest, spec_of_request
+from millrace.producer.preview import Preview, preview
+from millrace.producer.web.dashboard import Dashboard, dashboard
+from millrace.producer.web.jobs_pages import known_models
+from millrace.producer.web.pages import Who, page, problem_fragment, wants_fragment
+
+PREVIEW_WITHIN_S = 10.0
+MOST_CHARACTERS = 8192
+
+FIELDS = (
+    "source", "model", "output", "include", "exclude", "manifest", "top_k", "chunk_size",
+    "priority", "layout", "error_threshold", "deadline", "job_id",
+)  # fmt: skip
+MORE = FIELDS[3:]
+"""Those that hide behind `More choices`."""
+USUAL = {"priority": "normal", "layout": "chunks"}
+_REQUEST = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+
+router = APIRouter(include_in_schema=False)
+
+Operator = Annotated[Caller, Depends(page_operator)]
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """What a form holds, blanks around it taken away."""
+    async with request.form(max_files=0, max_fields=40) as form:
+        return {
+            name: str(value).strip()[:MOST_CHARACTERS]
+            for name in (*FIELDS, "request")
+            if (value := form.get(name)) is not None
+        }
+
+
+Asked = Annotated[dict[str, str], Depends(fields_of)]
+
+
+@router.get("/new")
+def form(request: Request, caller: Operator) -> Response:
+    """The empty form, or one that the address fills in."""
+    asked = {n: v for n, v in request.query_params.items() if n in FIELDS}
+    return _form(request, caller, asked)
+
+
+@router.post("/new/preview")
+def show_preview(request: Request, caller: Operator, asked: Asked) -> Response:
+    """What the job would do, in the form's page or to stand in it."""
+    web = dashboard(request)
+    try:
+        found = _preview(web, _spec(web, asked))
+    except MillraceError as error:
+        if wants_fragment(request):
+            return problem_fragment(error)
+        return _form(request, caller, asked, problem=error)
+    if wants_fragment(request):
+        return page("_preview.html", preview=found)
+    return _form(request, caller, asked, found=found)
+
+
+@router.post("/new")
+def submit(request: Request, caller: Operator, asked: Asked) -> Response:
+    """Make the job; its input is listed in the background. Sent twice it is one job."""
+    web = dashboard(request)
+    try:
+        spec = _spec(web, asked)
+        web.backend.lister.submit(spec)
+    except MillraceError as error:
+        return _form(request, caller, asked, problem=error, status=422)
+    return RedirectResponse(f"/jobs/{spec.job_id}", 303)
+
+
+def _form(
+    request: Request,
+    caller: Caller,
+    asked: dict[str, str],
+    *,
+    problem: MillraceError | None = None,
+    found: Preview | None = None,
+    status: int = 200,
+) -> Response:
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    shown: dict[str, Any] = {**dict.fromkeys(FIELDS, ""), "request": stamp, **asked}
+    backend = dashboard(request).backend
+    models = known_models(backend)
+    if len(models) == 1:
+        shown["model"] = shown["model"] or models[0]
+    shown["more"] = any(asked.get(name, "") not in ("", USUAL.get(name)) for name in MORE)
+    return page(
+        "new.html",
+        status=status,
+        here="/new",
+        who=Who.of(request, caller),
+        asked=shown,
+        problem=problem,
+        preview=found,
+        models=models,
+        places=[place.uri for place in backend.services.stores.allowed.places],
+    )
+
+
+def _spec(web: Dashboard, asked: dict[str, str]) -> JobSpec:
+    """Raises UsageError, and what `spec_of_request` raises."""
+    given: dict[str, Any] = {name: asked[name] for name in FIELDS if asked.get(name)}
+    for name in ("include", "exclude"):
+        given[name] = given.get(name, "").split()
+    try:
+        request = JobRequest(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]).replace("_", " ")
+        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+    job_id = request.job_id
+    if job_id is None and _REQUEST.fullmatch(asked.get("request", "")):
+        # The form's own stamp, so that a form that is sent twice asks for one job.
+        job_id = f"{ModelRef.parse(request.model).name}-{asked['request']}"
+    return spec_of_request(web.backend.services, request, job_id)
+
+
+def _preview(web: Dashboard, spec: JobSpec) -> Preview:
+    until = time.monotonic() + PREVIEW_WITHIN_S
+    return preview(web.backend.services, spec, enough=lambda _: time.monotonic() > until)

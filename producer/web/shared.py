@@ -1,0 +1,45 @@
+"""What many streams show alike: worked out once a moment, by one of a few threads, for all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Generic, TypeVar
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+THREADS = 4
+MOST_KEPT = 256
+
+
+class Shared(Generic[K, V]):
+    """Its coroutines belong to one event loop."""
+
+    def __init__(self) -> None:
+        self._made: dict[K, tuple[float, asyncio.Task[V]]] = {}
+        self._limiter = CapacityLimiter(THREADS)
+
+    async def get(self, key: K, make: Callable[[], V], fresh_s: float) -> V:
+        """What `make` makes, which may be what it made for another within the last `fresh_s`
+        seconds. Raises what it raises."""
+        now = time.monotonic()
+        made, task = self._made.get(key, (0.0, None))
+        if task is None or now - made > fresh_s:
+            if len(self._made) >= MOST_KEPT:
+                del self._made[min(self._made, key=lambda known: self._made[known][0])]
+            task = asyncio.create_task(run_sync(make, limiter=self._limiter))
+            self._made[key] = (now, task)
+            task.add_done_callback(partial(self._forget_failed, key))
+        # One who leaves takes nothing away from the others.
+        return await asyncio.shield(task)
+
+    def _forget_failed(self, key: K, done: asyncio.Task[V]) -> None:
+        """An error is for those who asked, of whom nobody may be left to hear it."""
+        if (done.cancelled() or done.exception()) and self._made.get(key, (0, None))[1] is done:
+            del self._made[key]

@@ -1,0 +1,89 @@
+// What HTML and htmx cannot: dialogs, a place to drop a picture, and a word when the server is away.
+// Every page works without it.
+"use strict";
+
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+
+  // A link to a confirmation page opens the dialog that holds the same form, if there is one.
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-dialog]");
+    const dialog = opener && document.getElementById(opener.dataset.dialog);
+    if (dialog && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+      event.preventDefault();
+      dialog.showModal();
+      return;
+    }
+    if (event.target.closest("[data-close]")) {
+      event.preventDefault();
+      event.target.closest("dialog").close();
+    } else if (event.target.tagName === "DIALOG") {
+      event.target.close(); // a click beside it
+    }
+  });
+
+  // A form is sent once, however often its button is pressed.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post" || form.hasAttribute("hx-post")) return;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+  window.addEventListener("pageshow", () => {
+    document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+  });
+
+  // Copy buttons.
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button || !navigator.clipboard) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    const said = button.textContent;
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = said; }, 1200);
+  });
+
+  // While the stream of news is broken, what stands on the page may be old: say so.
+  const away = (is) => document.documentElement.classList.toggle("away", is);
+  let patience;
+  document.addEventListener("htmx:sseError", () => {
+    patience ??= setTimeout(() => away(true), 3000);
+  });
+  document.addEventListener("htmx:sseOpen", () => {
+    clearTimeout(patience);
+    patience = undefined;
+    away(false);
+  });
+
+  // Try a picture: drop it, paste it or choose it; it is shown at once and sent.
+  const zone = $("[data-drop]");
+  if (zone) {
+    const form = zone.closest("form");
+    const input = $("input[type=file]", form);
+    const shown = $("[data-shown]", form);
+    const take = (files) => {
+      if (!files || !files.length) return;
+      input.files = files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    };
+    input.addEventListener("change", () => {
+      const file = input.files[0];
+      if (shown.src) URL.revokeObjectURL(shown.src);
+      shown.hidden = !file;
+      zone.classList.toggle("filled", Boolean(file));
+      if (!file) return;
+      shown.alt = `The chosen picture: ${file.name}`;
+      shown.src = URL.createObjectURL(file);
+      form.requestSubmit();
+    });
+    shown.addEventListener("error", () => { shown.hidden = true; });
+    for (const name of ["dragenter", "dragover"]) {
+      zone.addEventListener(name, (event) => { event.preventDefault(); zone.classList.add("over"); });
+    }
+    for (const name of ["dragleave", "drop"]) {
+      zone.addEventListener(name, (event) => { event.preventDefault(); zone.classList.remove("over"); });
+    }
+    zone.addEventListener("drop", (event) => take(event.dataTransfer.files));
+    document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  }
+})();

@@ -1,0 +1,93 @@
+"""Images of a job, small: read within limits, encoded anew, and kept for a while.
+
+Nothing of the original bytes is passed on, and no URL of the storage is: a picture that is no
+picture, or too large, is a drawing that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from threading import Semaphore
+
+from millrace.core.errors import ItemError, MillraceError, Unavailable
+from millrace.core.job import JobSpec
+from millrace.core.manifest import ManifestRow
+from millrace.core.sizes import MIB
+from millrace.producer.web.job_files import JobFiles
+from millrace.producer.web.thumbnail_cache import ThumbnailCache
+
+MAX_BYTES = 32 * MIB
+MAX_PIXELS = 50_000_000
+"""Decoding takes four bytes of memory for each, at worst."""
+AT_ONCE = 2
+SIDES = (192, 512)
+"""Pixels of the longer side: in a gallery, and alone."""
+
+WEBP = b"RIFF"
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """`problem` is empty, or a word for why there is no picture; then `data` is."""
+
+    data: bytes
+    problem: str
+    etag: str
+    lasting: bool
+    """The image it shows is known by its ETag and can never be another."""
+
+
+class Thumbnails:
+    """Makes them, a few at a time, for decoding takes a core and memory."""
+
+    def __init__(self, files: JobFiles, cache: ThumbnailCache) -> None:
+        self._files = files
+        self._cache = cache
+        self._turn = Semaphore(AT_ONCE)
+
+    def of(self, spec: JobSpec, number: int, side: int, known: str = "") -> Thumbnail | None:
+        """That of a manifest row; None if the asker's `known` ETag stands for it already.
+
+        Raises ObjectNotFound if the manifest has no such row, and what the job's directory raises.
+        """
+        row = self._files.row(spec, number)
+        name = _name(spec, row, side)
+        lasting = row.etag is not None
+        if lasting and known == name:
+            return None
+        kept = self._cache.get(name) if lasting else None
+        if kept is None:
+            with self._turn:
+                kept = (self._cache.get(name) if lasting else None) or self._make(
+                    spec, row, side, name if lasting else ""
+                )
+        if kept.startswith(WEBP):
+            return Thumbnail(kept, "", name, lasting)
+        return Thumbnail(b"", kept.decode(errors="replace"), "", lasting=False)
+
+    def _make(self, spec: JobSpec, row: ManifestRow, side: int, name: str) -> bytes:
+        """A picture, or the word for why there is none; kept under `name`, if it has one and this
+        can never become anything else."""
+        from millrace.core.pictures import thumbnail
+
+        try:
+            store = self._files.source(spec, row)
+            data = store.get(row.key, if_match=row.etag, max_bytes=MAX_BYTES)
+        except Unavailable:
+            return b"unavailable"
+        except MillraceError as error:
+            return error.code.encode()
+        try:
+            made = thumbnail(data, side=side, max_pixels=MAX_PIXELS)
+        except ItemError as error:
+            made = error.code.encode()
+        if name:
+            self._cache.put(name, made)
+        return made
+
+
+def _name(spec: JobSpec, row: ManifestRow, side: int) -> str:
+    """Stands for one state of one object, at one size: the file's name, and the HTTP ETag."""
+    made_of = "\0".join((spec.input.uri, row.key, row.etag or "", str(side)))
+    return hashlib.blake2b(made_of.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

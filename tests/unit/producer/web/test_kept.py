@@ -1,0 +1,55 @@
+"""`Kept`: bounded, and each value made once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from millrace.producer.web.kept import Kept
+
+
+def test_a_value_is_made_once_and_the_oldest_goes() -> None:
+    made: list[int] = []
+    kept: Kept[int, int] = Kept(2)
+
+    def make(key: int) -> int:
+        made.append(key)
+        return key * 10
+
+    def get(key: int) -> int:
+        return kept.get(key, lambda: make(key))
+
+    assert [get(1), get(2), get(1), get(3), get(1), get(2)] == [10, 20, 10, 30, 10, 20]
+    assert made == [1, 2, 3, 2]
+
+
+def test_of_many_who_ask_at_once_one_makes_it() -> None:
+    made: list[int] = []
+    kept: Kept[str, int] = Kept(4)
+    together = Barrier(8)
+
+    def make(number: int) -> int:
+        made.append(number)
+        return number
+
+    def ask(number: int) -> int:
+        together.wait()
+        return kept.get("it", lambda: make(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(ask, range(8)))
+    assert found == set(made)
+    assert len(made) == 1
+
+
+def test_a_failure_is_not_kept() -> None:
+    kept: Kept[str, int] = Kept(4)
+
+    def fail() -> int:
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        kept.get("it", fail)
+    assert kept.get("it", lambda: 7) == 7

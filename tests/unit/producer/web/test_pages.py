@@ -1,0 +1,239 @@
+"""The pages as a browser gets them: who may see them, their headers, and hostile names in them."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from millrace.core.bitmaps import bitmap
+from millrace.core.errors import ItemError, Stage
+from millrace.core.job import JobSpec
+from millrace.core.manifest import ManifestRow
+from millrace.core.outcome import encode_lines, error_line, prediction_line
+from millrace.core.services import Services
+from millrace.core.topology import JobKeys
+from millrace.producer.enqueue import enqueue
+from tests.support import wait_until
+from tests.unit.core.support import a_spec, created
+from tests.unit.producer.support import directory_of, listed_job, work
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+BIDI = "invoice\u202egpj.exe"
+
+
+class Reader(HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags(html: str) -> list[tuple[str, dict[str, str | None]]]:
+    reader = Reader()
+    reader.feed(html)
+    return reader.tags
+
+
+@pytest.fixture
+def job(services: Services, tmp_path: Path) -> JobSpec:
+    """Six images, two to a chunk; two chunks are done and hold a failure."""
+    spec = listed_job(services, tmp_path / "out", images=6)
+    work(services, spec, 0, 1, failing={1: "decode/corrupt"})
+    return spec
+
+
+@pytest.fixture
+def hostile(services: Services, tmp_path: Path) -> JobSpec:
+    """A job over keys, with labels and messages, that would be code if they could."""
+    spec = a_spec("hostile", output=str(tmp_path / "out"), chunk_size=3)
+    created(services, spec)
+    rows = [ManifestRow(f"{EVIL}.jpg"), ManifestRow(BIDI), ManifestRow("c.jpg")]
+    enqueue(services, spec, iter(rows))
+    lines = [
+        prediction_line(rows[0], [{"label": EVIL, "index": 0, "score": 0.5}]),
+        prediction_line(rows[1], [{"label": BIDI, "index": 0, "score": 0.5}]),
+        error_line(rows[2], ItemError(Stage.DECODE, EVIL, EVIL), 1),
+    ]
+    directory_of(services, spec).create_chunk(spec.plan, 0, encode_lines(lines))
+    keys = JobKeys("hostile")
+    services.redis.raw.set(keys.done, bitmap([0]))
+    services.redis.raw.set(keys.failed, bitmap([0]))
+    services.redis.raw.hset(keys.errors, f"decode/{EVIL}", 1)
+    services.redis.raw.hset(keys.record, mapping={"failed": 1, "succeeded": 2})
+    return spec
+
+
+PATHS = ("/", "/new", "/workers", "/jobs/j", "/jobs/j/images/0", "/jobs/j/pause")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_is_for_who_has_signed_in(path: str, anybody: httpx.Client, job: JobSpec) -> None:
+    answer = anybody.get(path, follow_redirects=False)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/login?next={path}"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_has_no_code_in_it_and_its_policy_forbids_any(
+    path: str, client: httpx.Client, job: JobSpec
+) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for tag, attributes in tags(answer.text):
+        assert tag != "style"
+        assert tag != "script" or (attributes.get("src") or "").startswith("/static/")
+        for name, value in attributes.items():
+            assert not name.startswith(("on", "hx-on")), (tag, name)
+            assert name != "style", tag
+            assert not (value or "").strip().lower().startswith("javascript:")
+            if name in ("src", "href", "action", "formaction"):
+                assert (value or "").startswith(("/", "#")), (tag, name, value)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_everything_has_a_name(path: str, client: httpx.Client, job: JobSpec) -> None:
+    found = tags(client.get(path).text)
+    names = {attributes.get("for") for tag, attributes in found if tag == "label"}
+    ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert [tag for tag, _ in found].count("main") == 1
+    assert [tag for tag, _ in found].count("h1") == 1
+    for tag, attributes in found:
+        if tag in ("input", "select", "textarea") and attributes.get("type") != "hidden":
+            assert attributes.get("id") in names, attributes
+        if tag == "img":
+            assert "alt" in attributes
+        for reference in ("aria-labelledby", "aria-describedby"):
+            for name in (attributes.get(reference) or "").split():
+                assert name in ids, name
+
+
+def test_a_viewer_is_offered_nothing_to_do(looker: httpx.Client, job: JobSpec) -> None:
+    page = looker.get("/jobs/j").text
+    assert "sign in as an operator" in page
+    assert "ask-pause" not in page
+    assert "/new" not in page
+    assert looker.get("/new").status_code == 403
+    assert looker.post("/jobs/j/pause").status_code == 403
+
+
+def test_a_page_of_another_site_can_do_nothing(client: httpx.Client, job: JobSpec) -> None:
+    answer = client.post("/jobs/j/pause", headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403
+    assert client.get("/v1/jobs/j").json()["state"] == "running"
+
+
+def test_hostile_names_are_text(client: httpx.Client, hostile: JobSpec, services: Services) -> None:
+    wait_until(lambda: "U+202E" in client.get("/jobs/hostile").text, 10, "classes are counted")
+    for path in ("", "/gallery", "/images/0", "/images/1", "/images/2", f"?label={EVIL}"):
+        html = client.get(f"/jobs/hostile{path}").text
+        found = tags(html)
+        assert not [attributes for tag, attributes in found if "onerror" in attributes], path
+        assert all(
+            (a.get("src") or "").startswith("/static/") for tag, a in found if tag == "script"
+        )
+        assert "<script>alert" not in html
+        assert "\u202e" not in html
+
+
+def test_pages_about_what_is_not_there(client: httpx.Client, job: JobSpec) -> None:
+    for path in ("/jobs/none", "/jobs/j/images/99", "/jobs/j/dance", "/nothing", "/static/../x"):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert "<h1>" in answer.text, path
+    assert client.get("/jobs/" + "x" * 200).status_code == 422
+
+
+def test_filters_and_pages_of_jobs(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    for n in range(27):
+        listed_job(services, tmp_path / "out", job_id=f"job-{n:02}", images=2)
+    services.jobs.pause("job-05")
+    first = client.get("/").text
+    assert first.count('<tr id="row-') == 25
+    older = re.search(r'href="/\?(cursor=[^"]+)" rel="next"', first)
+    assert older is not None
+    assert client.get(f"/?{older[1]}").text.count('<tr id="row-') == 2
+    paused = client.get("/?state=paused").text
+    assert re.findall(r'<tr id="row-([^"]+)"', paused) == ["job-05"]
+    assert "No job is like that" in client.get("/?model=other").text
+    assert client.get("/?state=nonsense").text.count('<tr id="row-') == 25
+
+
+def test_the_gallery_by_the_page(client: httpx.Client, job: JobSpec) -> None:
+    whole = client.get("/jobs/j/gallery").text
+    assert re.findall(r'href="/jobs/j/images/(\d+)"', whole) == ["0", "1", "2", "3"]
+    errors = client.get("/jobs/j/gallery?kind=errors")
+    assert re.findall(r'href="/jobs/j/images/(\d+)"', errors.text) == ["1"]
+    assert errors.headers["hx-replace-url"] == "/jobs/j?kind=errors"
+    assert "No image is like that" in client.get("/jobs/j/gallery?label=dog").text
+    assert client.get("/jobs/j/gallery?after=-1").status_code == 422
+
+
+def test_what_is_done_to_a_job(client: httpx.Client, job: JobSpec, services: Services) -> None:
+    page = client.post("/jobs/j/pause")
+    assert "Paused. Chunks in hand are being finished." in page.text
+    assert services.jobs.record("j").state == "paused"
+    assert "do-resume" in page.text
+    client.post("/jobs/j/resume")
+    assert services.jobs.record("j").state == "running"
+    client.post("/jobs/j/cancel")
+    wait_until(lambda: services.jobs.record("j").state.terminal, 10, "it is cancelled")
+    again = client.post("/jobs/j/cancel")
+    assert again.status_code == 409
+    assert "cannot be cancelled" in again.text
+
+
+def test_thumbnails_are_for_who_has_signed_in(anybody: httpx.Client, job: JobSpec) -> None:
+    answer = anybody.get("/jobs/j/thumbnails/0", follow_redirects=False)
+    assert answer.status_code in (303, 401)
+
+
+def test_a_thumbnail_that_cannot_be_is_a_harmless_drawing(
+    client: httpx.Client, job: JobSpec
+) -> None:
+    answer = client.get("/jobs/j/thumbnails/0")
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert answer.headers["content-security-policy"] == "default-src 'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/jobs/j/thumbnails/0?side=4096").status_code == 422
+    assert client.get("/jobs/j/thumbnails/77").status_code == 404
+
+
+def test_static_files_are_kept_by_their_content(anybody: httpx.Client) -> None:
+    page = anybody.get("/login").text
+    urls = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
+    assert len(urls) == 6
+    for url in urls:
+        answer = anybody.get(url)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+        etag = {"if-none-match": answer.headers["etag"]}
+        assert anybody.get(url, headers=etag).status_code == 304
+        assert anybody.get(url.partition("?")[0]).headers["cache-control"] == "no-cache"
+
+
+def test_the_files_of_others_are_as_published_and_have_their_licence() -> None:
+    import hashlib
+
+    from millrace.producer.web.static_files import FOLDER
+
+    note = (FOLDER / "vendor" / "README.md").read_text()
+    said = dict(re.findall(r"^\| `([^`]+)` .*`([0-9a-f]{64})` \|$", note, re.M))
+    scripts = {path.name: path.read_bytes() for path in (FOLDER / "vendor").glob("*.js")}
+    assert {name: hashlib.sha256(body).hexdigest() for name, body in scripts.items()} == said
+    assert len([*(FOLDER / "vendor").glob("LICENSE-*.txt")]) == len(scripts)

@@ -1,0 +1,248 @@
+"""Thumbnails: safe, small, kept, and never the original's bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from millrace.core.errors import ObjectNotFound, SpecMismatch
+from millrace.core.job import JobSpec
+from millrace.core.manifest import ManifestRow
+from millrace.core.services import Services
+from millrace.producer.enqueue import enqueue
+from millrace.producer.web import thumbnails
+from millrace.producer.web.job_files import JobFiles
+from millrace.producer.web.thumbnail_cache import ThumbnailCache
+from millrace.producer.web.thumbnails import Thumbnails
+from tests.unit.core.support import a_spec, created
+
+
+@pytest.fixture
+def made(services: Services, tmp_path: Path) -> Thumbnails:
+    return Thumbnails(JobFiles(services), ThumbnailCache(tmp_path / "cache", 10**7))
+
+
+def photo(path: Path, size: tuple[int, int] = (640, 480), **options: Any) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").resize(size).convert("RGB").save(path, **options)
+    return path.read_bytes()
+
+
+def job_over(services: Services, root: Path, *rows: ManifestRow, job_id: str = "j") -> JobSpec:
+    """A job whose manifest holds these rows, whatever lies in `root/in`."""
+    (root / "in").mkdir(exist_ok=True)
+    spec = a_spec(
+        job_id, input={"uri": (root / "in").as_uri()}, output=str(root / "out"), chunk_size=2
+    )
+    created(services, spec)
+    enqueue(services, spec, iter(rows))
+    return spec
+
+
+def listed(root: Path, key: str) -> ManifestRow:
+    """The row that listing a directory gives."""
+    from millrace.core.settings import Settings
+    from millrace.core.storage import Location, Stores
+
+    info = Stores(Settings.load()).open(Location.parse(str(root / "in"))).head(key)
+    return ManifestRow(info.key, info.etag, info.size)
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def test_a_photograph_becomes_a_small_webp_without_its_metadata(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "at home, 52.5 N"
+    data = photo(tmp_path / "in" / "a.jpg", exif=exif)
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    found = made.of(spec, 0, 192)
+    assert found is not None
+    image = opened(found.data)
+    assert (image.format, image.size, found.problem, found.lasting) == (
+        "WEBP",
+        (192, 144),
+        "",
+        True,
+    )
+    assert not image.getexif()
+    assert b"at home" in data
+    assert b"at home" not in found.data
+
+
+def test_it_stands_upright(services: Services, made: Thumbnails, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(tmp_path / "in" / "a.jpg", exif=exif)
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
+    assert found is not None
+    assert opened(found.data).size == (144, 192)
+
+
+def test_a_tiny_picture_is_enlarged_with_sharp_pixels(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "in" / "a.png")
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.png")), 0, 192)
+    assert found is not None
+    assert opened(found.data).size == (192, 192)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_every_kind_of_picture(
+    mode: str, services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.linear_gradient("L").resize((900, 600)).convert(mode).save(tmp_path / "in" / "a.tif")
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.tif")), 0, 192)
+    assert found is not None
+    assert (opened(found.data).mode, opened(found.data).size) == ("RGB", (192, 128))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "empty"),
+        (b"<script>alert(1)</script>", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+    ],
+)
+def test_what_is_no_picture_is_a_word(
+    content: bytes, problem: str, services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(content)
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
+    assert found is not None
+    assert (found.data, found.problem) == (b"", problem)
+
+
+def test_a_bomb_is_refused_by_its_header(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "in" / "a.png")
+    assert (tmp_path / "in" / "a.png").stat().st_size < 100_000
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.png")), 0, 192)
+    assert found is not None
+    assert found.problem == "decompression_bomb"
+
+
+def test_an_object_over_the_limit_is_not_read(
+    services: Services, made: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "MAX_BYTES", 1000)
+    photo(tmp_path / "in" / "a.jpg")
+    found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
+    assert found is not None
+    assert found.problem == "too_large"
+
+
+def test_what_a_manifest_names_outside_the_input_is_not_read(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "secret.jpg")
+    photo(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "in" / "a.jpg")
+    rows = [ManifestRow("../secret.jpg"), ManifestRow(str(tmp_path / "secret.jpg"))]
+    spec = job_over(services, tmp_path, *rows)
+    for row in range(2):
+        found = made.of(spec, row, 192)
+        assert found is not None
+        assert found.data == b""
+        assert found.problem in ("outside_root", "object_not_found", "access_denied")
+
+
+def test_nothing_is_read_for_a_forged_job(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "private" / "a.jpg")
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    elsewhere = spec.input.model_copy(update={"uri": (tmp_path / "private").as_uri()})
+    forged = spec.model_copy(update={"input": elsewhere})
+    with pytest.raises(SpecMismatch):
+        made.of(forged, 0, 192)
+
+
+def test_a_row_that_is_not_there_is_not_found(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    for row in (1, 8191, 8192, 2**40):
+        with pytest.raises(ObjectNotFound):
+            made.of(spec, row, 192)
+
+
+def test_it_is_made_once_and_then_kept(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    first = made.of(spec, 0, 192)
+    assert first is not None
+    (tmp_path / "in" / "a.jpg").unlink()
+    assert made.of(spec, 0, 192) == first
+    assert made.of(spec, 0, 192, known=first.etag) is None
+    larger = made.of(spec, 0, 512)
+    assert larger is not None
+    assert larger.problem == "object_not_found"
+
+
+def test_an_image_that_changed_is_not_passed_off_as_the_listed_one(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    photo(tmp_path / "in" / "a.jpg", (300, 300))
+    found = made.of(spec, 0, 192)
+    assert found is not None
+    assert found.problem == "source_changed"
+
+
+def test_without_an_etag_it_is_read_each_time(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, ManifestRow("a.jpg"))
+    first = made.of(spec, 0, 192)
+    photo(tmp_path / "in" / "a.jpg", (300, 300))
+    second = made.of(spec, 0, 192, known=first.etag if first else "")
+    assert first is not None
+    assert second is not None
+    assert not first.lasting
+    assert opened(second.data).size == (192, 192)
+
+
+def test_the_cache_keeps_what_was_looked_at_last(tmp_path: Path) -> None:
+    import os
+
+    cache = ThumbnailCache(tmp_path / "cache", 1000)
+    for n in range(9):
+        cache.put(f"{n}", b"x" * 100)
+        os.utime(tmp_path / "cache" / f"{n}", (n, n))
+    assert cache.get("0") == b"x" * 100  # now the one used last
+    cache.put("9", b"x" * 100)
+    cache.put("10", b"x" * 100)
+    left = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert left >= {"0", "9", "10"}
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 900
+    assert cache.get("1") is None
+
+
+def test_a_disk_that_takes_nothing_costs_speed_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = ThumbnailCache(tmp_path / "file" / "below", 1000)
+    cache.put("a", b"x")
+    assert cache.get("a") is None
