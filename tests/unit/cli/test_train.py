@@ -44,9 +44,9 @@ def test_a_run_ends_with_its_accuracy_and_a_bundle(
     assert said.err == ""
     report = json.loads(said.out)
     assert report["recipe"] == "digits"
-    assert f"{report['accuracy']:.2%} of 20 unseen pictures" in told.out
+    assert f"{report['accuracy']:.2%} of 19 unseen pictures" in told.out
     assert (report["epochs"], report["resumed_after"]) == (2, 2)
-    assert (report["seen"], report["unseen"], report["skipped"]) == (80, 20, 2)
+    assert (report["seen"], report["unseen"], report["skipped"]) == (81, 19, 2)
     assert report["bundle"] == str(place / "bundle" / "digits" / "1")
     assert read_bundle(place / "bundle" / "digits" / "1").labels == bundle.labels
 

@@ -106,7 +106,7 @@ def test_a_directory_one_may_not_write_to_is_a_problem(services: Services, tmp_p
 def test_a_missing_bucket_is_a_problem(services: Services, bucket: str) -> None:
     assert write_problem(services, Location.parse(f"s3://{bucket}/out")) is None
     problem = write_problem(services, Location.parse(f"s3://{bucket}-missing/out"))
-    assert "does not exist" in (problem or "")
+    assert "there is no such bucket" in (problem or "")
 
 
 @contextmanager
