@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from benchmarks.contenders import CORES
 from benchmarks.inputs import jpegs
 from benchmarks.services import environment
 from benchmarks.tables import Cost
+
+if TYPE_CHECKING:
+    from millrace.worker.predictor import Pixels
 
 BATCHES = (4, 16, 32)
 """The cheapest of them counts."""
@@ -88,9 +91,9 @@ def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> Non
         together.abort()  # after the reason, or the others' broken barrier would be told instead
 
 
-def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, float]:
-    """CPU seconds to decode and to predict an image; `together` makes all processes do the same
-    at a time."""
+def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, ...]:
+    """CPU seconds to decode and to predict an image, and, if asked, to do both in turns;
+    `together` makes all processes do the same at a time."""
     from millrace.core.bundle import read_bundle
     from millrace.worker.images import ImageDecoder
     from millrace.worker.options import MAX_PIXELS
@@ -101,10 +104,10 @@ def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, floa
     pictures = [path.read_bytes() for path in jpegs(asked.images)[:PICTURES]]
     number = 0
 
-    def decode() -> None:
+    def decode() -> Pixels:
         nonlocal number
-        decoder.decode(pictures[number % len(pictures)])
         number += 1
+        return decoder.decode(pictures[number % len(pictures)])
 
     decode()
     together.wait()
@@ -117,7 +120,17 @@ def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, floa
         together.wait()
         spent = cpu_per_turn(lambda batch=batch: session.predict(pixels[:batch]), asked.seconds)  # type: ignore[misc]
         predict_s.append(spent / batch)
-    return decode_s, min(predict_s)
+    if not asked.in_turns:
+        return decode_s, min(predict_s)
+    batch = BATCHES[predict_s.index(min(predict_s))]
+
+    def both() -> None:
+        for row in range(batch):
+            pixels[row] = decode()
+        session.predict(pixels[:batch])
+
+    together.wait()
+    return decode_s, min(predict_s), cpu_per_turn(both, asked.seconds) / batch
 
 
 def main() -> None:
@@ -128,6 +141,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--exact-decode", action="store_true")
     parser.add_argument("--seconds", type=float, default=LOOP_S, help="of each bare loop")
+    parser.add_argument("--in-turns", action="store_true", help="also measure both, batch by batch")
     asked = parser.parse_args()
     fresh = multiprocessing.get_context("spawn")
     together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()
@@ -143,8 +157,8 @@ def main() -> None:
         if isinstance(answer, str):
             sys.exit(answer)
         found.append(answer)
-    decode_s, predict_s = (statistics.mean(column) for column in zip(*found, strict=True))
-    print(json.dumps({"decode_s": decode_s, "predict_s": predict_s}))
+    means = (statistics.mean(column) for column in zip(*found, strict=True))
+    print(json.dumps(dict(zip(("decode_s", "predict_s", "in_turns_s"), means, strict=False))))
 
 
 if __name__ == "__main__":

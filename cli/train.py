@@ -164,14 +164,15 @@ def _check(ctx: typer.Context, recipe: str, data: str | None, learning_rate: flo
 
 def _base(kind: Any, base: str | None, weights: str | None, size: str | None) -> Any:
     """The base to fine-tune. Raises UsageError, and ModelNotFound for weights that are no file."""
+    from millrace.models import IMAGENET, RANDOM
     from millrace.models.weights import weights_file
     from millrace.worker.options import parse_size
 
-    weights = weights or "imagenet"
-    if weights not in ("imagenet", "none"):
+    weights = weights or IMAGENET
+    if weights not in (IMAGENET, RANDOM):
         weights = str(weights_file(weights))
     return kind(
         name=base or "mobilenet_v2",
-        weights=None if weights == "none" else weights,
+        weights=None if weights == RANDOM else weights,
         size=None if size is None else parse_size(size),
     )

@@ -15,7 +15,7 @@ from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.model_check import refuse_disagreement
 from millrace.cli.training_progress import training_progress
 from millrace.core.errors import ObjectNotFound
-from millrace.core.repository import Repository
+from millrace.core.repository import Repository, local_path
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
 from millrace.export import export_keras
@@ -86,7 +86,7 @@ def run_training(asked: Training, *, quiet: bool) -> dict[str, Any]:
         "unseen": len(data.unseen),
         "skipped": len(data.skipped),
         "classes": list(data.classes),
-        "bundle": place.root if place.scheme == "file" else str(place),
+        "bundle": str(local_path(place) or place),
     }
 
 

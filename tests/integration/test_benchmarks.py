@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import bookkeeping, enqueue, limit
+from benchmarks.command import run_json
 from benchmarks.contenders import CORES, Millrace
 from benchmarks.course import Course
 from benchmarks.harness import images_for
 from benchmarks.inputs import KINDS, write_set
 from benchmarks.race import Entrant, race
+from benchmarks.services import environment
 from benchmarks.tables import Workload
 from millrace.core.bundle import read_bundle
 from millrace.worker.images import ImageDecoder
@@ -78,3 +81,15 @@ def test_millrace_races_beside_its_limit_and_from_s3(
     assert from_s3.store_cpu_s is not None
     assert from_s3.store_cpu_s > 0
     assert not (course.directory / "out").exists()
+
+
+def test_decoding_and_predicting_in_turns_is_measured_too(course: Course) -> None:
+    asked = ["--model", str(course.bundle), "--images", str(course.pictures[0].parent)]
+    asked += ["--engine", "openvino", "--seconds", "0.05", "--in-turns"]
+    cost = run_json(
+        [sys.executable, "-m", "benchmarks.limit", *asked],
+        environment(),
+        limit.LONGEST_S,
+    )
+    assert set(cost) == {"decode_s", "predict_s", "in_turns_s"}
+    assert min(cost.values()) > 0
