@@ -35,9 +35,9 @@ def _nearest(status: int) -> type[e.MillraceError]:
     return e.UsageError if status < 500 else e.MillraceError
 
 
-def _all(kind: type[e.MillraceError]) -> list[type[e.MillraceError]]:
-    return [kind, *(deeper for below in kind.__subclasses__() for deeper in _all(below))]
-
-
-_KINDS = {kind.code: kind for kind in _all(e.MillraceError) if kind is not e.ItemError}
-"""By the `code` that a problem carries."""
+_KINDS = {
+    kind.code: kind
+    for kind in vars(e).values()
+    if isinstance(kind, type) and issubclass(kind, e.MillraceError) and kind is not e.ItemError
+}
+"""By the `code` that a problem carries: those that answers are made of, whatever else is loaded."""

@@ -15,6 +15,8 @@ log = get_logger(__name__)
 class BegunWithAnotherError(MillraceError):
     """The job's directory says that it was begun with another model than ours."""
 
+    code = "begun_with_another"
+
     def __init__(self, model: ModelIdentity) -> None:
         super().__init__(f"the job was begun with {_words(model)}")
         self.model = model

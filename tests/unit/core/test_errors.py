@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +18,7 @@ from millrace.core.errors import (
     MissingExtra,
     Stage,
 )
+from tests.support import ROOT
 
 TREE = [
     found
@@ -41,6 +44,44 @@ def test_every_class_says_what_it_means(error: type[MillraceError]) -> None:
 def test_no_two_classes_share_a_code() -> None:
     codes = [error.code for error in TREE if error is not ItemError]
     assert len(set(codes)) == len(codes)
+
+
+def test_classes_that_stand_elsewhere_have_codes_of_their_own() -> None:
+    codes = {error.__name__: error.code for error in TREE}
+    for name, code in elsewhere(set(codes)):
+        assert code is not None, f"{name} shares the code of its parent"
+        assert code not in codes.values(), name
+        codes[name] = code
+
+
+def elsewhere(known: set[str]) -> Iterator[tuple[str, str | None]]:
+    """Each class outside `core/errors.py` that descends from one of the known, and the code that
+    its body sets. Read, not loaded: some need an extra, or TensorFlow."""
+    classes = [
+        node
+        for folder in ("core", "models", "export", "producer", "worker", "cli")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if path != ROOT / "core/errors.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    while found := [node for node in classes if known & {last_name(base) for base in node.bases}]:
+        for node in found:
+            yield node.name, code_in(node)
+        known = {node.name for node in found}
+        classes = [node for node in classes if node not in found]
+
+
+def last_name(base: ast.expr) -> str:
+    return ast.unparse(base).rpartition(".")[2]
+
+
+def code_in(node: ast.ClassDef) -> str | None:
+    for statement in node.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="code")], value=ast.Constant(value=str(code))):
+                return code
+    return None
 
 
 def test_no_error_exits_as_success() -> None:
