@@ -116,6 +116,8 @@ class StatusBoard:
             try_to_look_after(self._services, job)
         except MillraceError as error:
             log.warning("left to the workers", job=job, error=error.message)
+        except Exception as error:
+            log.error("looking after a job failed", job=job, exc_info=error)
         finally:
             self._in_care.discard(job)
             self.forget(job)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -18,6 +17,7 @@ from millrace.core.job import JobSpec
 from millrace.core.log import get_logger
 from millrace.core.outcome import decode_outcome
 from millrace.core.services import Services
+from millrace.producer.http.pool import Pool
 from millrace.producer.web.gallery import best_of
 from millrace.producer.web.job_files import JobFiles
 
@@ -80,7 +80,7 @@ class Classes:
         self._lock = Lock()
         self._jobs: OrderedDict[JobSpec, Counted] = OrderedDict()
         self._asked: deque[JobSpec] = deque()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="classes")
+        self._pool = Pool(1, "classes")
         self._closed = False
 
     def of(self, spec: JobSpec, finished: bytes, most: int) -> ClassCounts:
@@ -100,9 +100,9 @@ class Classes:
             return ClassCounts(top, counted.images - shown, classes, counted.images, waiting)
 
     def close(self) -> None:
-        """Count no more, but for the chunk that is being read."""
+        """Count no more; nobody waits for the chunk that is being read."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def _count_next(self) -> None:
         """Count the job that has waited longest, for a while."""
@@ -114,6 +114,8 @@ class Classes:
                 self._count(spec, counted)
             except MillraceError as error:
                 log.warning("classes are not counted", job=spec.job_id, error=error.message)
+            except Exception as error:
+                log.error("counting classes failed", job=spec.job_id, exc_info=error)
 
     def _count(self, spec: JobSpec, counted: Counted) -> None:
         until = time.monotonic() + STRIDE_S
