@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from millrace.cli import options as o
 from millrace.cli.command import command, print_json
+
+if TYPE_CHECKING:
+    from millrace.core.job import JobState
 
 
 @command
@@ -48,15 +51,48 @@ def status(
 @command
 def jobs(
     limit: Annotated[int, typer.Option(envvar="MILLRACE_LIMIT", min=1, help="How many.")] = 20,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(envvar="MILLRACE_JOBS_STATE", help="Only in this state; repeatable."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(envvar="MILLRACE_JOBS_MODEL", help="Only on this model: NAME[:VERSION]."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MILLRACE_JOBS_LABEL", help="Only with this label, NAME=VALUE; repeatable."
+        ),
+    ] = None,
     redis_url: o.RedisUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
     """List the newest jobs."""
     from millrace.cli import show
+    from millrace.core.job import parse_label
+    from millrace.core.model_ref import ModelRef
     from millrace.producer.job import newest_jobs
+    from millrace.producer.page import Wanted
 
-    rows = newest_jobs(o.services(redis_url), limit)
+    wanted = Wanted(
+        states=frozenset(map(_state, state or ())),
+        model=ModelRef.parse(model) if model else None,
+        labels=dict(map(parse_label, label or ())),
+    )
+    rows = newest_jobs(o.services(redis_url), limit, wanted)
     print_json([row.model_dump(mode="json") for row in rows]) if as_json else show.jobs(rows)
+
+
+def _state(text: str) -> JobState:
+    """Raises UsageError."""
+    from millrace.core.errors import UsageError
+    from millrace.core.job import JobState
+
+    try:
+        return JobState(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a state", hint=f"one of {', '.join(JobState)}") from None
 
 
 @command

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import (
-    CorruptRecord,
-    JobNotFound,
-    MillraceError,
-)
+from millrace.core.errors import MillraceError
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
@@ -19,6 +14,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.control import cancel, look_after, pause, resume, try_to_look_after
+from millrace.producer.page import Wanted, jobs_page
 from millrace.producer.results import error_outcomes, outcomes
 from millrace.producer.waiting import PATIENCE_S, wait_for
 
@@ -102,24 +98,36 @@ class Job:
         return JobDirectory(self._services.stores, self._spec().directory)
 
 
-def newest_jobs(services: Services, limit: int) -> list[JobStatus]:
-    """The status of each of the newest jobs, newest first. One odd record hides no other.
+def newest_jobs(services: Services, limit: int, wanted: Wanted | None = None) -> list[JobStatus]:
+    """The status of each of the newest jobs that are `wanted`, newest first. One odd record hides
+    no other.
 
     Those that wait for their end are moved on, as `Job.status` does, until one of them cannot be:
     what keeps one (its storage is away, say) would hold up the list for each of the others, too.
     """
-    found, caring = list[JobStatus](), True
-    for job in services.jobs.recent_jobs(limit):
-        with suppress(JobNotFound, CorruptRecord):
+    wanted = wanted or Wanted()
+    caring = True
+
+    def read(job: str) -> JobStatus:
+        nonlocal caring
+        snapshot = services.jobs.snapshot(job)
+        if caring and snapshot.needs_care:
+            try:
+                look_after(services, job)
+            except MillraceError as error:
+                log.warning("left to the workers to finalize", job=job, error=error.message)
+                caring = False
             snapshot = services.jobs.snapshot(job)
-            if caring and snapshot.needs_care:
-                try:
-                    look_after(services, job)
-                except MillraceError as error:
-                    log.warning("left to the workers to finalize", job=job, error=error.message)
-                    caring = False
-                snapshot = services.jobs.snapshot(job)
-            found.append(status_of(snapshot))
+        return status_of(snapshot)
+
+    found, cursor = list[JobStatus](), None
+    while len(found) < limit:
+        page = jobs_page(services, read, limit=limit - len(found), cursor=cursor, wanted=wanted)
+        # Being read may have moved one on.
+        found += [job for job in page.jobs if not wanted.states or job.state in wanted.states]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
     return found
 
 

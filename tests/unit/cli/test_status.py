@@ -17,6 +17,7 @@ from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer import Job
+from millrace.producer.page import ONE_PICTURE
 from tests.unit.cli.conftest import Invoke
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, standing_job
 from tests.unit.producer.support import listed_job
@@ -100,6 +101,63 @@ def test_jobs_are_listed_newest_first(run: Invoke, redis_url: str, services: Ser
     assert [job["job_id"] for job in shown] == ["job-2", "job-1"]
     table = run("jobs", redis_url=redis_url).out
     assert table.index("job-2") < table.index("job-0")
+
+
+@pytest.mark.parametrize(
+    ("filters", "named"),
+    [
+        ([], ["other", "plain", "labelled"]),
+        (["--state", "paused"], ["labelled"]),
+        (["--state", "paused", "--state", "queued"], ["other", "plain", "labelled"]),
+        (["--model", "tiny"], ["plain", "labelled"]),
+        (["--model", "tiny:2"], []),
+        (["--label", "team=a"], ["labelled"]),
+        (["--label", "team=a", "--label", "kind=x"], []),
+        (["--model", "tiny", "--limit", "1"], ["plain"]),
+    ],
+    ids=lambda given: " ".join(given),
+)
+def test_jobs_are_listed_by_what_they_are_about(
+    run: Invoke, redis_url: str, services: Services, filters: list[str], named: list[str]
+) -> None:
+    for age, spec in enumerate(
+        (
+            a_spec("other", model="large"),
+            a_spec("plain"),
+            a_spec("labelled", labels={"team": "a"}),
+            a_spec("a-picture", labels={ONE_PICTURE: ""}),
+        )
+    ):
+        services.jobs.create(spec)
+        services.redis.raw.zadd("millrace:jobs", {spec.job_id: 10 - age})
+    services.jobs.pause("labelled")
+    shown = json.loads(run("jobs", "--json", *filters, redis_url=redis_url).out)
+    assert [job["job_id"] for job in shown] == named
+
+
+def test_a_job_that_is_moved_on_by_being_looked_at_is_listed_as_what_it_became(
+    run: Invoke, redis_url: str, services: Services, tmp_path: Path
+) -> None:
+    overdue(services, tmp_path, "j")
+    assert run("jobs", "--json", "--state", "running", redis_url=redis_url).out == "[]\n"
+    shown = json.loads(run("jobs", "--json", "--state", "expired", redis_url=redis_url).out)
+    assert [job["job_id"] for job in shown] == ["j"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--state", "done", "'done' is not a state\n  one of queued, "),
+        ("--model", "../x", "does not name a model"),
+        ("--label", "team", "expected NAME=VALUE"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_a_usage_error(
+    run: Invoke, redis_url: str, option: str, value: str, said: str
+) -> None:
+    shown = run("jobs", option, value, redis_url=redis_url)
+    assert shown.code == ExitCode.USAGE
+    assert said in shown.err
 
 
 def test_a_job_without_a_record_hides_no_other(
