@@ -1,4 +1,5 @@
 # One image for producers and workers. CPU:  docker build -t millrace .
+# The HTTP server, which needs no TensorFlow:  docker build --build-arg EXTRA=http -t millrace:http .
 # GPU (TensorFlow brings its own CUDA libraries):  docker build --build-arg EXTRA=gpu -t millrace:gpu .
 FROM python:3.11-slim-bookworm
 

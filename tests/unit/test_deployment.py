@@ -13,6 +13,7 @@ import yaml
 from typer.main import get_command
 
 from millrace.cli.main import app
+from millrace.producer.http.server import GRACE_S
 from tests.support import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -50,7 +51,7 @@ def test_the_guarded_redis_is_for_every_service_of_ours() -> None:
     guarded = yaml.safe_load((ROOT / "deploy/redis/compose.yml").read_text())["services"]
     assert set(guarded) == {"redis", *OURS}
     for name in OURS:
-        role = "producer" if name == "producer" else "worker"
+        role = "worker" if name.startswith("worker") else "producer"
         url = guarded[name]["environment"]["MILLRACE_REDIS_URL"]
         assert url.startswith(
             f"redis://millrace-{role}:${{REDIS_{role.upper()}_PASSWORD:?}}@redis:"
@@ -64,9 +65,8 @@ def test_the_guarded_redis_is_for_every_service_of_ours() -> None:
 
 
 def test_the_services_are_there() -> None:
-    ours = {"worker", "worker-gpu", "producer"}
-    assert set(SERVICES) == ours | {"redis", "storage", "prometheus", "grafana"}
-    assert OURS == ["worker", "worker-gpu", "producer"]
+    assert OURS == ["worker", "worker-gpu", "serve", "producer"]
+    assert set(SERVICES) == {*OURS, "redis", "storage", "prometheus", "grafana"}
     # What has no profile comes up by itself.
     assert [name for name in SERVICES if "profiles" not in SERVICES[name]] == [
         "redis",
@@ -75,7 +75,7 @@ def test_the_services_are_there() -> None:
     ]
 
 
-def test_prometheus_and_grafana_find_their_files_and_the_workers() -> None:
+def test_prometheus_and_grafana_find_their_files_the_server_and_the_workers() -> None:
     for name in ("prometheus", "grafana"):
         assert SERVICES[name]["profiles"] == ["metrics"]
         assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
@@ -85,11 +85,13 @@ def test_prometheus_and_grafana_find_their_files_and_the_workers() -> None:
     (port,) = SERVICES["grafana"]["ports"]
     assert port.startswith("127.0.0.1:")
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    (found,) = config["scrape_configs"][0]["dns_sd_configs"]
-    assert set(found["names"]) == {"worker", "worker-gpu"}
-    for name in found["names"]:
-        environment = SERVICES[name]["environment"]
-        assert environment["MILLRACE_METRICS_PORT"] == found["port"]
+    (server,), (workers,) = (found["dns_sd_configs"] for found in config["scrape_configs"])
+    assert server["names"] == ["serve"]
+    assert SERVICES["serve"]["environment"]["MILLRACE_HTTP_PORT"] == server["port"]
+    assert SERVICES["serve"]["environment"]["MILLRACE_METRICS_OPEN"] == "true"
+    assert set(workers["names"]) == {"worker", "worker-gpu"}
+    for name in workers["names"]:
+        assert SERVICES[name]["environment"]["MILLRACE_METRICS_PORT"] == workers["port"]
     assert '".[${EXTRA},metrics]"' in DOCKERFILE
 
 
@@ -109,8 +111,9 @@ def test_our_services_call_commands_that_exist(name: str) -> None:
     calls = [service["command"]]
     if "healthcheck" in service:
         kind, program, *check = service["healthcheck"]["test"]
-        assert (kind, program) == ("CMD", "millrace")
-        calls.append(check)
+        assert kind == "CMD"
+        if program == "millrace":
+            calls.append(check)
     for command, *arguments in calls:
         options = {option for param in commands()[command].params for option in param.opts}
         assert set(arguments) <= options
@@ -119,11 +122,12 @@ def test_our_services_call_commands_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_services_set_only_variables_we_read(name: str) -> None:
     from millrace.core.settings import Settings
+    from millrace.producer.http.settings import HttpSettings
     from millrace.worker.options import WorkerOptions
 
     known = {
         f"MILLRACE_{field.upper()}"
-        for group in (Settings, WorkerOptions)
+        for group in (Settings, HttpSettings, WorkerOptions)
         for field in group.model_fields
     }
     known |= {str(param.envvar) for c in commands().values() for param in c.params}
@@ -142,6 +146,17 @@ def test_workers_are_scalable_checked_and_given_time_to_finish(name: str) -> Non
     for needed in ("redis", "storage"):
         assert worker["depends_on"][needed] == {"condition": "service_healthy"}
         assert SERVICES[needed]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_server_is_reached_from_this_machine_alone_and_brings_no_tensorflow() -> None:
+    server = SERVICES["serve"]
+    port = server["environment"]["MILLRACE_HTTP_PORT"]
+    assert server["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert server["profiles"] == ["serve"]
+    assert server["build"]["args"]["EXTRA"] == "http"
+    assert server["image"] != SERVICES["worker"]["image"]
+    assert not any("tensorflow" in need or "worker" in need for need in EXTRAS["http"])
+    assert seconds(server["stop_grace_period"]) > GRACE_S
 
 
 def test_redis_persists_and_does_not_evict() -> None:
