@@ -56,7 +56,7 @@ async def predict(
     timeout_s: Annotated[
         float | None,
         Form(
-            gt=0,
+            ge=0.1,
             le=LONGEST_PREDICTION_S,
             description="Longest wait; the server's own, by default.",
             examples=[10],
