@@ -90,14 +90,14 @@ def test_whatever_is_sent_is_answered_as_documented(
     assert "Traceback" not in log, log
     assert done.returncode == 0, done.stdout + done.stderr
     (report,) = tmp_path.glob("*.ndjson")
-    assert tested(report) == {
+    assert reached(report) == {
         f"{method.upper()} {path}"
         for path, methods in document["paths"].items()
         for method in methods
     }
 
 
-def tested(report: Path) -> set[str]:
+def reached(report: Path) -> set[str]:
     """The operations that were sent what was made up."""
     events = map(json.loads, report.read_text().splitlines())
     ended = [event["ScenarioFinished"] for event in events if "ScenarioFinished" in event]
