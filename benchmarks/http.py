@@ -2,7 +2,8 @@
 
 `GET /v1/jobs/{id}` of a real server, with its token, beside a FastAPI handler that returns a
 constant and a Go `net/http` handler that does, all asked by `wrk` in turns; the processor time of
-open event streams while nothing happens; and a server's memory while it streams a million results.
+open event streams while nothing happens, for so long that each job is read again (once a minute if
+it is paused, else every ten seconds); and a server's memory while it streams a million results.
 Prints JSON. Needs `wrk` (Debian: `apt-get install wrk`); Go's part is left out, and says so, where
 there is no `go` (Debian: `apt-get install golang-go`).
 """
@@ -205,7 +206,7 @@ def streamed(url: str, server: psutil.Process, job: str) -> dict[str, float]:
     }
 
 
-def measure(rounds: int, seconds: float, images: int) -> dict[str, Any]:
+def measure(rounds: int, seconds: float, images: int, idle_seconds: float) -> dict[str, Any]:
     if shutil.which("wrk") is None:
         raise MissingExtra("wrk (Debian: apt-get install wrk)", "http")
     go = shutil.which("go")
@@ -235,14 +236,22 @@ def measure(rounds: int, seconds: float, images: int) -> dict[str, Any]:
             subprocess.run([go, "build", "-o", binary, str(GO)], check=True, env=env)
             servers["go_constant"] = (stack.enter_context(running(binary, env=env))[0], {})
         raced = races(servers, rounds, seconds)
-        jobs = [f"paused-{number}" for number in range(STREAMS)]
-        for job in jobs:
+        paused = [f"paused-{number}" for number in range(STREAMS)]
+        under_way = [f"running-{number}" for number in range(STREAMS)]
+        for job in (*paused, *under_way):
             a_job(services, root, job)
+        for job in paused:
             services.jobs.pause(job)
         # A server of its own, which has done nothing before.
         idle, process = stack.enter_context(running(*serve, env=env))
-        one = streams(idle, process, jobs[:1], seconds * 2)
-        many = streams(idle, process, jobs, seconds * 2)
+        watched = {
+            "of_one_job": paused[:1],
+            "of_200_paused_jobs": paused,
+            "of_200_running_jobs": under_way,
+        }
+        percent = {
+            name: streams(idle, process, jobs, idle_seconds) for name, jobs in watched.items()
+        }
         a_job(services, root, "large", images=images)
         large, process = stack.enter_context(running(*serve, env=env))
         httpx.get(f"{large}/v1/jobs/large", headers=HEADERS).raise_for_status()
@@ -253,7 +262,7 @@ def measure(rounds: int, seconds: float, images: int) -> dict[str, Any]:
         "of_fastapi": round(raced["millrace"]["per_s"] / raced["fastapi_constant"]["per_s"], 2),
         "go": "measured" if go else "left out: there is no `go` here (apt-get install golang-go)",
         "p99_ms": raced["millrace"]["p99_ms"],
-        "streams_percent": {"of_one_job": one, "of_200_jobs": many},
+        "streams_percent": percent,
         "results": memory,
     }
 
@@ -274,8 +283,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--idle-seconds", type=float, default=70)
     given = parser.parse_args()
-    found = measure(given.rounds, given.seconds, given.images)
+    found = measure(given.rounds, given.seconds, given.images, given.idle_seconds)
     print(json.dumps(found, indent=2, default=vars))
     if short := missed(found):
         sys.exit(f"missed: {', '.join(short)}")

@@ -159,7 +159,10 @@ def preview(found: Preview) -> None:
     table.add_row("model", escape(f"{found.model['name']}{version}"))
     table.add_row("output", escape(found.output))
     if found.standing:
-        table.add_row("", f"[yellow]{found.standing:,} objects stand there already[/]")
+        from millrace.producer.preview import MOST_STANDING
+
+        more = " or more" if found.standing == MOST_STANDING else ""
+        table.add_row("", f"[yellow]{found.standing:,}{more} objects stand there already[/]")
     writable = "[green]can be written[/]"
     table.add_row(
         "", f"[red]{escape(found.output_problem)}[/]" if found.output_problem else writable

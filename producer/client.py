@@ -35,13 +35,14 @@ from millrace.core.sizes import MAX_CHUNK_BYTES
 from millrace.core.status import JobStatus
 from millrace.core.topology import JOB_ID_PATTERN
 from millrace.producer.remote_errors import error_of
-from millrace.producer.waiting import PATIENCE_S, wait_for
+from millrace.producer.waiting import LONGEST_PREDICTION_S, PATIENCE_S, wait_for
 
 if TYPE_CHECKING:
     import httpx
 
 TRIES = 4
 FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 30.0
 NOT_NOW = 503
 _JSON_LINES = {"accept": "application/x-ndjson"}
 
@@ -55,12 +56,18 @@ class Client:
             import httpx
         except ModuleNotFoundError:
             raise MissingExtra("httpx", "client") from None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise UsageError("the server is http://HOST[:PORT] or https://…, without the token")
+        wrong = UsageError("the server is http://HOST[:PORT] or https://…, without the token")
         headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # raises ValueError for what is none
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                raise wrong
+            self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
+        except (ValueError, httpx.InvalidURL):
+            raise wrong from None
         self._where = f"{parts.scheme}://{parts.netloc}"
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
+        self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
         return f"Client({self._where!r})"
@@ -101,7 +108,10 @@ class Client:
         idempotency_key: str | None = None,
     ) -> RemoteJob:
         """Submit a job as `millrace.producer.submit` does; the server lists the input. Returns as
-        soon as the job stands. Raises what `submit` raises; ServerUnavailable."""
+        soon as the job stands. Raises what `submit` raises; ServerUnavailable. A `job_id` is an
+        idempotency key already: one of the two."""
+        if job_id is not None and idempotency_key is not None:
+            raise UsageError("a job_id makes it idempotent already; leave idempotency_key out")
         asked = {
             "source": source,
             "model": model,
@@ -166,11 +176,19 @@ class Client:
         timeout_s: float | None = None,
     ) -> list[dict[str, Any]]:
         """The model's predictions for one picture, best first. Raises ItemError for one that cannot
-        be read; ModelNotFound, NoWorkers, WaitTimeout."""
+        be read; ModelNotFound, NoWorkers, WaitTimeout. Without `timeout_s` the server says how long
+        it waits."""
+        import httpx
+
         content = picture if isinstance(picture, bytes) else picture.read_bytes()
         asked = {"model": model, "top_k": top_k, "timeout_s": timeout_s}
         given = {name: str(value) for name, value in asked.items() if value is not None}
-        answer = self.ask("POST", "/v1/predict", data=given, files={"picture": content})
+        # The answer comes when the server has waited, so the wait for it is longer.
+        waits_s = LONGEST_PREDICTION_S if timeout_s is None else timeout_s
+        limits = httpx.Timeout(self._timeout_s, read=waits_s + self._timeout_s)
+        answer = self.ask(
+            "POST", "/v1/predict", data=given, files={"picture": content}, timeout=limits
+        )
         predictions: list[dict[str, Any]] = answer.json()["predictions"]
         return predictions
 
@@ -182,6 +200,7 @@ class Client:
         again = again or method == "GET"
         for attempt in range(TRIES):
             last = attempt == TRIES - 1 or not again
+            pause_s = FIRST_PAUSE_S * 2**attempt
             try:
                 answer = self._http.request(method, path, **given)
             except httpx.HTTPError as error:
@@ -192,7 +211,8 @@ class Client:
                     if answer.is_success:
                         return answer
                     raise error_of(answer.status_code, answer.content)
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
+                pause_s = max(pause_s, _retry_after(answer))
+            time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
     def lines(self, path: str) -> Iterator[bytes]:
@@ -297,6 +317,12 @@ class RemoteJob:
             raise no_job(self.id)  # nor may it lead to another page
         path = f"/v1/jobs/{self.id}"
         return f"{path}/{what}" if what else path
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds to wait until asking again, as the server says; 0 if it does not."""
+    said = answer.headers.get("retry-after", "")
+    return min(float(said), LONGEST_PAUSE_S) if said.isascii() and said.isdigit() else 0.0
 
 
 def _too_long(number: int) -> CorruptRecord:

@@ -14,6 +14,12 @@ from collections.abc import Callable, Sequence
 
 from millrace.core.errors import UsageError
 
+MOST_PIECES = 10_000
+"""Signs of all the patterns together that one with braces stands for."""
+
+_Pieces = tuple[str, ...]
+_STAR, _FOLDERS = "*", "**/"
+
 
 def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
     """A predicate over keys: matches an include (or there are none), and no exclude.
@@ -32,7 +38,8 @@ def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str]
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """The regular expression a pattern means. Raises UsageError."""
+    """The regular expression a pattern means. Whatever the two hold, matching a key takes no more
+    steps than its length times the pattern's: both come from whoever asks. Raises UsageError."""
     if not pattern:
         raise UsageError("an empty pattern matches nothing")
     path = pattern.removesuffix("/")
@@ -43,53 +50,94 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     with warnings.catch_warnings():
         # That a set might mean something else in a future Python's regular expressions.
         warnings.simplefilter("ignore", FutureWarning)
-        return re.compile(start + _translate(path.removeprefix("/"), pattern) + end, re.DOTALL)
+        ways = map(_expression, _ways(path.removeprefix("/"), pattern))
+        return re.compile(f"{start}(?:{'|'.join(ways)}){end}", re.DOTALL)
 
 
-def _translate(text: str, pattern: str) -> str:
-    out: list[str] = []
-    depth = 0
+def _ways(text: str, pattern: str) -> list[_Pieces]:
+    """What a pattern may stand for, one of each `{a,b}` taken: in pieces, each the expression of
+    one character, or a star, or folders."""
+    ways: list[_Pieces] = [()]
+    outer: list[tuple[list[_Pieces], list[_Pieces]]] = []
+    """Of each brace that is open: what stands before it, and its alternatives so far."""
     i = 0
     while i < len(text):
         char = text[i]
-        if text.startswith("**", i) and (i == 0 or text[i - 1] == "/"):
-            if text.startswith("**/", i):
-                out.append("(?:.*/)?")
-                i += 3
-                continue
-            if i + 2 == len(text):
-                out.append(".*")
-                i += 2
-                continue
-        if char == "*":
-            out.append("[^/]*")
+        piece = None
+        if text.startswith("**/", i) and (i == 0 or text[i - 1] == "/"):
+            piece = _FOLDERS
+            i += 2
+        elif text[i:] == "**" and (i == 0 or text[i - 1] == "/"):
+            piece = ".*"
+            i += 1
+        elif char == "*":
+            piece = _STAR
         elif char == "?":
-            out.append("[^/]")
+            piece = "[^/]"
         elif char == "[":
             negated = text[i + 1 : i + 2] in ("!", "^")
             start = i + 2 if negated else i + 1
             end = text.find("]", start)
             if end <= start:
                 raise UsageError(f"{pattern!r}: '[' opens a set that is empty or never closed")
-            out.append(_set(text[start:end], negated, pattern))
+            piece = _set(text[start:end], negated, pattern)
             i = end
         elif char == "{":
-            depth += 1
-            out.append("(?:")
-        elif char == "}" and depth:
-            depth -= 1
-            out.append(")")
-        elif char == "," and depth:
-            out.append("|")
+            outer.append((ways, []))
+            ways = [()]
+        elif char == "," and outer:
+            outer[-1][1].extend(ways)
+            ways = [()]
+        elif char == "}" and outer:
+            before, others = outer.pop()
+            others += ways
+            if _size(before) * len(others) + _size(others) * len(before) > MOST_PIECES:
+                raise UsageError(f"{pattern!r} stands for too many patterns")
+            ways = [first + rest for first in before for rest in others]
         elif char == "\\" and i + 1 < len(text):
             i += 1
-            out.append(re.escape(text[i]))
+            piece = re.escape(text[i])
         else:
-            out.append(re.escape(char))
+            piece = re.escape(char)
+        if piece is not None:
+            ways = [(*way, piece) for way in ways]
+            if _size(ways) > MOST_PIECES:
+                raise UsageError(f"{pattern!r} stands for too many patterns")
         i += 1
-    if depth:
+    if outer:
         raise UsageError(f"{pattern!r}: '{{' is never closed")
-    return "".join(out)
+    return ways
+
+
+def _size(ways: list[_Pieces]) -> int:
+    return sum(len(way) + 1 for way in ways)
+
+
+def _expression(pieces: _Pieces) -> str:
+    """Between two stars, or two `**/`, stands what is of one length, in characters or in folders.
+    So where it is found first is as good as anywhere later: `(?>…)` never looks again."""
+    first, *deeper = (
+        "/".join(map(_segment, _split(part, "/"))) for part in _split(pieces, _FOLDERS)
+    )
+    if not deeper:
+        return first
+    skipped = "(?:[^/]*/)*?"
+    between = (f"(?>{skipped}{part})" for part in deeper[:-1])
+    return f"{first}{''.join(between)}{skipped}{deeper[-1]}"
+
+
+def _segment(pieces: _Pieces) -> str:
+    first, *later = ("".join(part) for part in _split(pieces, _STAR))
+    if not later:
+        return first
+    between = (f"(?>[^/]*?{part})" for part in later[:-1])
+    return f"{first}{''.join(between)}[^/]*{later[-1]}"
+
+
+def _split(pieces: _Pieces, separator: str) -> list[_Pieces]:
+    places = [at for at, piece in enumerate(pieces) if piece == separator]
+    starts, ends = [0, *(at + 1 for at in places)], [*places, len(pieces)]
+    return [pieces[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _set(members: str, negated: bool, pattern: str) -> str:

@@ -16,10 +16,13 @@ from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.status import JobStatus
 
-ONE_PICTURE = "millrace/one-picture"
+OUR_LABELS = "millrace/"
+"""Labels that begin so are set by us alone."""
+
+ONE_PICTURE = f"{OUR_LABELS}one-picture"
 """The label of a job that answers one request; who does not ask for it does not see it."""
 
-MOST_LOOKED_AT = 10_000
+MOST_LOOKED_AT = 1000
 """Jobs that one page looks at: with a filter that few meet, a page may be short or empty."""
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from millrace.core.errors import AlreadyExists, MillraceError, ObjectNotFound
@@ -17,12 +18,14 @@ from millrace.producer.enqueue import ListingProgress
 from millrace.producer.source import image_references
 
 FIRST_KEYS = 10
+MOST_STANDING = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
     """Counts in images and bytes; `types` by file extension; `standing` counts the objects
-    already in the job's directory; `output_problem` is None if the output can be written."""
+    already in the job's directory, `MOST_STANDING` at most; `output_problem` is None if the output
+    can be written."""
 
     job_id: str
     images: int
@@ -49,23 +52,31 @@ def preview(
 ) -> Preview:
     """List the input and try the output. Raises what listing raises.
 
-    The listing is left off once so many images are `enough`.
+    The listing is left off where more is looked at, images of the job or not, than is `enough`.
     """
-    images = size = 0
+    images = size = looked_at = 0
     types: Counter[str] = Counter()
     first: list[str] = []
     complete = True
-    for row in image_references(services.stores, spec.input, Location.parse(spec.output)):
-        images += 1
-        size += row.size or 0
-        types[_extension(row.key)] += 1
-        if len(first) < FIRST_KEYS:
-            first.append(row.key)
-        if images % 10_000 == 0:
-            progress(ListingProgress(images, size, 0))
-        if enough(images):
-            complete = False
-            break
+
+    def look() -> None:
+        nonlocal looked_at
+        if enough(looked_at):
+            raise _Enough
+        looked_at += 1
+
+    rows = image_references(services.stores, spec.input, Location.parse(spec.output), look=look)
+    try:
+        for row in rows:
+            images += 1
+            size += row.size or 0
+            types[_extension(row.key)] += 1
+            if len(first) < FIRST_KEYS:
+                first.append(row.key)
+            if images % 10_000 == 0:
+                progress(ListingProgress(images, size, 0))
+    except _Enough:
+        complete = False
     full, rest = divmod(images, spec.plan.rows_per_part)
     return Preview(
         job_id=spec.job_id,
@@ -81,6 +92,10 @@ def preview(
         or create_only_problem(services, Location.parse(spec.output)),
         complete=complete,
     )
+
+
+class _Enough(Exception):
+    """No error: the listing is left off."""
 
 
 def write_problem(services: Services, location: Location) -> str | None:
@@ -128,7 +143,8 @@ def _remove(store: Store, name: str) -> None:
 
 def _standing(services: Services, directory: Location) -> int:
     try:
-        return sum(1 for _ in services.stores.open(directory).list(directory.prefix))
+        found = services.stores.open(directory).list(directory.prefix)
+        return sum(1 for _ in islice(found, MOST_STANDING))
     except ObjectNotFound:
         return 0
 

@@ -5,10 +5,11 @@ A cursor is a row of the manifest. Rows whose chunk is not finished are passed o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from millrace.core.bitmaps import set_bits
+from millrace.core.errors import CorruptRecord
 from millrace.core.jobdir import JobDirectory
 from millrace.core.outcome import decode_outcome
 from millrace.core.record import JobRecord
@@ -66,16 +67,14 @@ class OutcomeRanges:
         return Rows(chunks, start, stop, None)
 
     def blocks(self, rows: Rows) -> Iterator[bytes]:
-        """The raw lines of a range, a chunk's at a time."""
+        """The raw lines of a range, a chunk's at a time. Raises CorruptRecord if an object that was
+        written is gone: what is left is not what came of every image."""
         chunks = rows.chunks
         if chunks is None:
             done = self._jobs.done_bitmap(self._job)
             chunks = [*_from_row(done, rows.start, self._plan.chunk_size)]
-        bodies = self._directory.read_chunks(self._plan, chunks)
-        for chunk, body in zip(chunks, bodies, strict=True):
+        for chunk, body in self._bodies(chunks):
             first = chunk * self._plan.chunk_size
-            if not body:
-                continue
             if first >= rows.start and first + self._plan.chunk_size <= rows.stop:
                 yield body
                 continue
@@ -86,10 +85,8 @@ class OutcomeRanges:
         """The error lines from the row `start` on, each with its row. Raises CorruptRecord."""
         failed = self._jobs.failed_bitmap(self._job)
         chunks = [*_from_row(failed, start, self._plan.chunk_size)]
-        bodies = self._directory.read_chunks(self._plan, chunks)
-        for chunk, body in zip(chunks, bodies, strict=True):
-            first = chunk * self._plan.chunk_size
-            for row, line in enumerate((body or b"").splitlines(), first):
+        for chunk, body in self._bodies(chunks):
+            for row, line in enumerate(body.splitlines(), chunk * self._plan.chunk_size):
                 if row >= start and "error" in decode_outcome(line):
                     yield row, line
 
@@ -102,6 +99,16 @@ class OutcomeRanges:
             lines.append(line)
             size += len(line)
         return lines, None
+
+    def _bodies(self, chunks: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        bodies = self._directory.read_chunks(self._plan, chunks)
+        for chunk, body in zip(chunks, bodies, strict=True):
+            if not body:
+                raise CorruptRecord(
+                    f"the outcomes of chunk {chunk} of job {self._job} are gone",
+                    hint=f"millrace verify {self._job}",
+                )
+            yield chunk, body
 
     def _rows(self, chunk: int) -> tuple[int, int]:
         """A chunk's rows, of which the last chunk has fewer: every part but the last is full."""

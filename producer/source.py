@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from millrace.core.errors import JobConflict, UsageError
 from millrace.core.job import InputSpec
@@ -16,10 +16,16 @@ from millrace.producer.user_manifest import read_user_manifest
 
 
 def image_references(
-    stores: Stores, spec: InputSpec, output: Location, *, after: str = ""
+    stores: Stores,
+    spec: InputSpec,
+    output: Location,
+    *,
+    after: str = "",
+    look: Callable[[], None] = lambda: None,
 ) -> Iterator[ManifestRow]:
-    """Stream the images a job is about, of an ordered listing those after a key. Raises the
-    store's errors, UsageError, BadManifest.
+    """Stream the images a job is about, of an ordered listing those after a key; `look` is called
+    for every object and line that is looked at, an image of the job or not. Raises the store's
+    errors, UsageError, BadManifest, and what `look` raises.
 
     Patterns see keys relative to the input. Of what is listed, neither what lies under the
     output is input, nor are the empty `…/` objects that stand for folders.
@@ -30,9 +36,9 @@ def image_references(
     if spec.failed_of is not None:
         rows = failed_rows(stores, output.child(spec.failed_of), spec.codes)
     elif spec.manifest is not None:
-        rows = read_user_manifest(stores, spec.manifest, source)
+        rows = _looked_at(read_user_manifest(stores, spec.manifest, source), look)
     else:
-        rows = _listed(stores, source, output, after)
+        rows = _listed(stores, source, output, after, look)
     start = len(source.prefix)
     return (row for row in rows if accepts(row.key[start:]))
 
@@ -86,11 +92,18 @@ def _short(key: str) -> bytes:
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def _looked_at(rows: Iterator[ManifestRow], look: Callable[[], None]) -> Iterator[ManifestRow]:
+    for row in rows:
+        look()
+        yield row
+
+
 def _listed(
-    stores: Stores, source: Location, output: Location, after: str
+    stores: Stores, source: Location, output: Location, after: str, look: Callable[[], None]
 ) -> Iterator[ManifestRow]:
     ours = _key_prefix(source, output)
     for key, size, etag in stores.open(source).list(source.prefix, after=after):
+        look()
         if (size == 0 and key.endswith("/")) or (ours is not None and key.startswith(ours)):
             continue
         yield ManifestRow(key, etag, size)

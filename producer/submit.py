@@ -109,7 +109,7 @@ def make_spec(
     services.stores.allowed.check(Location.parse(source).uri, Location.parse(output).uri)
     if notify is not None:
         check_notify(services.settings, notify)
-    version, digest = resolve_model(services, model)
+    version, digest = _model_of(services, model, job_id)
     return JobSpec.make(
         job_id=job_id or new_job_id(model.name),
         created_at=datetime.now(UTC),
@@ -135,6 +135,21 @@ def make_spec(
         notify=notify,
         labels=dict(labels or {}),
     )
+
+
+def _model_of(
+    services: Services, model: ModelRef, job_id: str | None
+) -> tuple[str | None, str | None]:
+    """As `resolve_model`; but a job that stands is the same job also when its model is gone."""
+    try:
+        return resolve_model(services, model)
+    except ModelNotFound:
+        with suppress(JobNotFound):
+            if job_id is not None:
+                its = services.jobs.spec(job_id).model
+                if (its.name, its.requested_version) == (model.name, model.version):
+                    return its.version, its.digest
+        raise
 
 
 def resolve_model(services: Services, model: ModelRef) -> tuple[str | None, str | None]:

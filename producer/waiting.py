@@ -12,6 +12,8 @@ from millrace.core.status import JobStatus
 log = get_logger(__name__)
 
 PATIENCE_S = 600.0
+LONGEST_PREDICTION_S = 600
+"""No server waits longer for one picture, whatever it is told."""
 
 
 def wait_for(

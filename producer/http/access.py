@@ -12,7 +12,7 @@ import hmac
 import time
 from dataclasses import dataclass
 from enum import IntEnum
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -119,7 +119,7 @@ class Access:
 
     def _refuse_other_names(self, request: Request) -> None:
         """A page of another site may have a name of its own point at this machine."""
-        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        name = _parts(f"//{request.headers.get('host', '')}").hostname
         if name not in self._hosts:
             raise Forbidden(f"without tokens the server answers to localhost, not to {name!r}")
 
@@ -132,7 +132,7 @@ class Access:
         if site is not None:
             ours = site in ("same-origin", "none")
         elif origin is not None:
-            ours = urlsplit(origin).netloc == request.headers.get("host", "")
+            ours = _parts(origin).netloc == request.headers.get("host", "")
         else:
             ours = not browser
         if not ours:
@@ -206,6 +206,13 @@ def _to_login(request: Request) -> HTTPException:
         return HTTPException(401, "this needs a login", {"hx-redirect": "/login"})
     target = f"/login?next={quote(path, safe='/')}"
     return HTTPException(303, "this needs a login", {"location": target})
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise Forbidden(f"{url!r} leads nowhere") from None
 
 
 def _digest(token: str) -> bytes:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 import orjson
@@ -70,7 +71,8 @@ class StatusBoard:
             return posted
         task = self._reading.get(job)
         if task is None:
-            task = asyncio.create_task(self._read_and_post(job))
+            # Of nobody's request in particular: it has a context of its own.
+            task = asyncio.create_task(self._read_and_post(job), context=Context())
             self._reading[job] = task
         # One who leaves takes nothing away from the others who wait for the same.
         return await asyncio.shield(task)
@@ -79,15 +81,17 @@ class StatusBoard:
         this = asyncio.current_task()
         try:
             posted = await run_sync(self.read, job, limiter=self._limiter)
-            if self._reading.get(job) is this:
-                self._posted[job] = posted
-                self._posted.move_to_end(job)
-                while len(self._posted) > MOST_KEPT:
-                    self._posted.popitem(last=False)
+            with self._lock:
+                if self._reading.get(job) is this:
+                    self._posted[job] = posted
+                    self._posted.move_to_end(job)
+                    while len(self._posted) > MOST_KEPT:
+                        self._posted.popitem(last=False)
             return posted
         finally:
-            if self._reading.get(job) is this:
-                del self._reading[job]
+            with self._lock:
+                if self._reading.get(job) is this:
+                    del self._reading[job]
 
     def read(self, job: str) -> Posted:
         """Read it now. A job that waits for its end is looked after, by another thread."""
@@ -100,8 +104,9 @@ class StatusBoard:
 
     def forget(self, job: str) -> None:
         """Something was done to the job: what was read before is not shown any more."""
-        self._posted.pop(job, None)
-        self._reading.pop(job, None)
+        with self._lock:
+            self._posted.pop(job, None)
+            self._reading.pop(job, None)
 
     def care_soon(self, job: str) -> None:
         """Do for a job what the reconciler of a worker would, without anybody waiting for it."""

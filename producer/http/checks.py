@@ -14,9 +14,10 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from millrace.core.errors import Busy
 from millrace.core.job import JobSpec
 from millrace.producer.http.access import Caller, operator, viewer
-from millrace.producer.http.backend import Backend
+from millrace.producer.http.backend import PREVIEWS_AT_ONCE, Backend
 from millrace.producer.http.jobs import JSON, NO_STORE
 from millrace.producer.http.problems import responses
 from millrace.producer.http.requests import JobIdPath, JobRequest, spec_of_request
@@ -25,7 +26,8 @@ from millrace.producer.preview import Preview, preview
 
 router = APIRouter(prefix="/v1", tags=["checks"])
 
-PREVIEW_IMAGES = 100_000
+PREVIEW_OBJECTS = 100_000
+"""Looked at, whether they are images of the job or not."""
 PREVIEW_S = 20.0
 
 
@@ -84,7 +86,7 @@ class CheckModel(BaseModel):
     operation_id="previewJob",
     summary="Try a job dry",
     response_model=PreviewModel,
-    responses=responses(400, 404, 413, 422),
+    responses=responses(400, 404, 408, 413, 422),
 )
 async def preview_job(
     request: Request, asked: JobRequest, _: Annotated[Caller, Depends(operator)]
@@ -92,6 +94,8 @@ async def preview_job(
     """What the job would find and do, with nothing made but a probe of the output, which is
     removed again. Of a large input the beginning is counted."""
     backend: Backend = request.app.state.backend
+    if not backend.previews.available_tokens:
+        raise Busy(f"{PREVIEWS_AT_ONCE} dry runs are under way already")
 
     def run() -> Preview:
         spec = spec_of_request(backend.services, asked, asked.job_id)
@@ -107,9 +111,7 @@ def bounded_preview(backend: Backend, spec: JobSpec) -> Preview:
     return preview(
         backend.services,
         spec,
-        enough=lambda images: (
-            images >= PREVIEW_IMAGES or (images % 1000 == 0 and time.monotonic() > until)
-        ),
+        enough=lambda objects: objects >= PREVIEW_OBJECTS or time.monotonic() > until,
     )
 
 
@@ -159,13 +161,16 @@ async def last_check(
 
 
 async def _answer(check: Check, wait: float) -> Response:
-    done, _ = await asyncio.wait([asyncio.wrap_future(check.future)], timeout=wait)
+    future = asyncio.wrap_future(check.future)
+    # Whether anybody still waits for it or not: else its error would be told as one nobody saw.
+    future.add_done_callback(lambda f: f.cancelled() or f.exception())
+    done, _ = await asyncio.wait([future], timeout=wait)
     body = {
         "job_id": check.job,
         "done": bool(done),
         "images_checked": check.images,
         "started_at": check.started_at,
-        "result": check.future.result().as_json() if done else None,
+        "result": future.result().as_json() if done else None,
     }
     headers = NO_STORE if done else NO_STORE | {"location": f"/v1/jobs/{check.job}/verify"}
     status = 200 if done else 202

@@ -78,7 +78,7 @@ def resume_job(request: Request, job: JobIdPath, _: _Operator) -> Response:
     summary="Run what failed again",
     status_code=202,
     response_model=JobStatus,
-    responses=responses(400, 404, 409, 413, 422),
+    responses=responses(400, 404, 408, 409, 413, 422),
 )
 def retry_job(
     request: Request,

@@ -1,25 +1,34 @@
-"""What every request and answer has to keep to: a body within its limit, and safe headers.
+"""What every request and answer has to keep to: a body from somebody known, within its limit and
+its time, and safe headers.
 
 Plain ASGI, around everything else, so that it costs next to nothing.
 """
 
 from __future__ import annotations
 
-from anyio import move_on_after
+import math
+
+import anyio
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millrace.core.errors import MillraceError
 from millrace.core.sizes import MIB, shown_bytes
-from millrace.producer.http.problems import Problem
+from millrace.producer.http.access import operator, page_operator, viewer
+from millrace.producer.http.problems import answer
 
 UPLOAD_PATHS = frozenset({"/v1/predict", "/try"})
 PASSED_OVER_BYTES = 64 * MIB
 PASSED_OVER_S = 5
+BODY_WITHIN_S = 120.0
+"""A body that comes more slowly is not waited for: 32 MB at 2 Mbit/s takes as long."""
 _SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
 class Envelope:
-    """Refuses bodies over the limit, by what they say of their length and by what comes."""
+    """Refuses bodies of those who may not send any before they are read, and those over the limit,
+    by what they say of their length and by what comes."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._app = app
@@ -41,10 +50,19 @@ class Envelope:
             return
         path = scope["path"]
         limit = self._max_upload_bytes if path in UPLOAD_PATHS else self._max_body_bytes
-        if _said_length(scope) > limit:
+        request = Request(scope)
+        try:
+            if path.startswith("/v1/"):
+                # Whatever is posted acts; no other method sends anything that is taken.
+                await (operator if scope["method"] == "POST" else viewer)(request)
+            elif path in UPLOAD_PATHS:
+                await page_operator(request)
+            if _said_length(scope) > limit:
+                raise HTTPException(413, _detail(limit), {"connection": "close"})
+        except (MillraceError, HTTPException) as error:
             await _passed_over(receive)
-            problem = Problem(413, "too_large", _detail(limit), headers={"connection": "close"})
-            await problem.response(path)(scope, receive, send_safely)
+            refusal = await answer(request, error)
+            await refusal(scope, receive, send_safely)
             return
         await self._app(scope, _counted(receive, limit), send_safely)
 
@@ -53,7 +71,7 @@ async def _passed_over(receive: Receive) -> None:
     """Read some of what comes and keep nothing: a client that is still sending may not see an
     answer. More than that is cut off, for the connection does not outlive it."""
     left = PASSED_OVER_BYTES
-    with move_on_after(PASSED_OVER_S):
+    with anyio.move_on_after(PASSED_OVER_S):
         while left > 0:
             message = await receive()
             left -= len(message.get("body", b""))
@@ -62,13 +80,18 @@ async def _passed_over(receive: Receive) -> None:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    came = 0
+    came, until, whole = 0, anyio.current_time() + BODY_WITHIN_S, False
 
     async def receive_some() -> Message:
-        nonlocal came
-        message = await receive()
+        nonlocal came, whole
+        # After the body, who asks waits for the client to leave.
+        with anyio.CancelScope(deadline=math.inf if whole else until) as waiting:
+            message = await receive()
+        if waiting.cancelled_caught:
+            raise HTTPException(408, "the body did not come in time", {"connection": "close"})
         if message["type"] == "http.request":
             came += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if came > limit:
                 raise HTTPException(413, _detail(limit), {"connection": "close"})
         return message

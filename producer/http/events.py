@@ -18,6 +18,16 @@ from millrace.producer.http.watch import event_id
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 EVENT_STREAM = "text/event-stream"
+_TEXT = {"type": "string"}
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["status", "progress", "end"]},
+        "id": _TEXT,
+        "data": _TEXT | {"contentMediaType": "application/json"},
+    },
+}
 _EXAMPLE = (
     'retry: 2000\n\nid: 1764237900123-9d3f01aa\nevent: status\ndata: {"schema_version":1,…}\n\n'
     'id: 1764237902481-51b2c0de\nevent: progress\ndata: {"schema_version":1,…}\n\n'
@@ -34,7 +44,7 @@ _EXAMPLE = (
         200: {
             "description": "`status` when the job's state, reason or health changes, `progress`"
             " when its counts do, `end` once it has ended; `data` is the whole status.",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+            "content": {EVENT_STREAM: {"itemSchema": _EVENT, "example": _EXAMPLE}},
         },
         204: {"description": "The job has ended, and `Last-Event-ID` is its last event."},
         **responses(404, 422),

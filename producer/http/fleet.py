@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -70,10 +71,13 @@ class WorkerList(BaseModel):
     response_model=ModelList,
     responses=responses(),
 )
-def models(request: Request, _: _Viewer) -> Response:
+async def models(request: Request, _: _Viewer) -> Response:
     """Every version in the repository, and what workers serve beside it."""
     backend: Backend = request.app.state.backend
-    body = ModelList(models=served_models(backend.services, backend.shelf)).model_dump_json()
+    found = await run_sync(
+        served_models, backend.services, backend.shelf, limiter=backend.shelf.limiter
+    )
+    body = ModelList(models=found).model_dump_json()
     return Response(body, headers=NO_STORE, media_type=JSON)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -50,7 +49,7 @@ async def health() -> Response:
 async def readiness(request: Request) -> Response:
     """Whether Redis and storage answered within the last seconds."""
     checks: ReadyChecks = request.app.state.backend.ready
-    words = await run_sync(checks.words)
+    words = await checks.words()
     if set(words.values()) == {"ok"}:
         return Response(Readiness(**words).model_dump_json(), headers=NO_STORE, media_type=JSON)
     failing = " and ".join(name for name, word in words.items() if word != "ok")

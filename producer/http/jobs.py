@@ -51,7 +51,7 @@ class JobList(BaseModel):
                 "Location": {"description": "The job.", "schema": {"type": "string"}},
             },
         },
-        **responses(400, 404, 409, 413, 422),
+        **responses(400, 404, 408, 409, 413, 422),
     },
 )
 def submit(

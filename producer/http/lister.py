@@ -7,6 +7,7 @@ leaves off between two parts of the manifest; the next one, or `millrace resume`
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from millrace.core.errors import JobNotFound, MillraceError
 from millrace.core.job import JobSpec
@@ -50,6 +51,8 @@ class Lister:
             # If the job stands after all, it is for the next round to see.
             self._forget_unless_made(spec.job_id)
             raise
+        # Another request about the same job may have failed, and taken the promise away.
+        self._duties.add("list", spec.job_id)
         self.begin(spec.job_id)
         return created
 
@@ -100,7 +103,7 @@ class Lister:
             snapshot = self._services.jobs.snapshot(job)
         except JobNotFound:
             if job in self._duties.open("list", older_than_s=GRACE_S):
-                self._duties.done("list", job)
+                self._forget_unless_made(job)
             return
         record = snapshot.record
         if record.listing_complete or record.ending is not None or record.state.terminal:
@@ -114,12 +117,20 @@ class Lister:
         self._told.pop(job, None)
 
     def _forget_unless_made(self, job: str) -> None:
+        """Take a promise back, but for a job that stands, or is made at this moment."""
+        with suppress(MillraceError):  # who cannot say leaves it to the next round
+            if self._stands(job):
+                return
+            self._duties.done("list", job)
+            if self._stands(job):
+                self._duties.add("list", job)
+
+    def _stands(self, job: str) -> bool:
         try:
             self._services.jobs.record(job)
         except JobNotFound:
-            self._duties.done("list", job)
-        except MillraceError:
-            return  # who cannot say leaves it to the next round
+            return False
+        return True
 
     def _go_on(self, _: ListingProgress) -> None:
         if self._stopping:

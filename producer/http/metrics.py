@@ -16,6 +16,11 @@ from millrace.producer.http.access import viewer
 from millrace.producer.http.observed import Observed, Requests
 from millrace.producer.http.problems import responses
 
+_EXAMPLE = """# HELP millrace_jobs Jobs that Redis knows.
+# TYPE millrace_jobs gauge
+millrace_jobs{state="running"} 1.0
+"""
+
 
 def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> None:
     """Count every request from now on, and tell. Raises MissingExtra."""
@@ -35,7 +40,7 @@ def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> N
         responses={
             200: {
                 "description": "In Prometheus's text format",
-                "content": {"text/plain": {"schema": {"type": "string"}}},
+                "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
             **responses(),
         },

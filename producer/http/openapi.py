@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from millrace.producer.http.access import COOKIE
+from millrace.producer.http.examples import EXAMPLES
 from millrace.producer.http.problems import ProblemModel
 
 TAGS = [
@@ -62,6 +63,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     problem = ProblemModel.model_json_schema(ref_template="#/components/schemas/{model}")
     components.setdefault("schemas", {})["Problem"] = problem
     components["securitySchemes"] = _SECURITY
+    for name, example in EXAMPLES.items():
+        components["schemas"][name]["examples"] = [example]
     for path, operations in document["paths"].items():
         if path.startswith("/v1/") or path == "/metrics":
             for operation in operations.values():

@@ -18,7 +18,7 @@ from millrace.producer.http.access import Caller, viewer
 from millrace.producer.http.backend import Backend
 from millrace.producer.http.problems import responses
 from millrace.producer.http.requests import JobIdPath
-from millrace.producer.outcome_csv import csv_blocks
+from millrace.producer.outcome_csv import CSV_COLUMNS, csv_blocks
 from millrace.producer.ranges import OutcomeRanges, Rows, gathered
 
 router = APIRouter(prefix="/v1/jobs", tags=["results"])
@@ -62,8 +62,11 @@ _ERROR = (
     '"message":"not an image","retryable":false,"attempts":1}}\n'
 )
 
+_CSV_LINE = 'photos/1.jpg,"""9b2c""",seven,7,0.98,,,'
+_CSV_ERROR = 'photos/2.jpg,"""77aa""",,,,decode,corrupt,not an image'
 
-def _documented(example: str) -> dict[int | str, dict[str, Any]]:
+
+def _documented(example: str, as_csv: str) -> dict[int | str, dict[str, Any]]:
     text = {"type": "string"}
     cursor = {"description": "Where to go on, if more stands.", "schema": text}
     return {
@@ -72,7 +75,7 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
             "headers": {"Millrace-Next-Cursor": cursor, "Link": {"schema": text}},
             "content": {
                 JSON_LINES: {"schema": text, "example": example},
-                "text/csv": {"schema": text},
+                "text/csv": {"schema": text, "example": f"{','.join(CSV_COLUMNS)}\r\n{as_csv}\r\n"},
             },
         },
         **responses(404, 406, 413, 422),
@@ -84,7 +87,7 @@ def _documented(example: str) -> dict[int | str, dict[str, Any]]:
     operation_id="streamResults",
     summary="Stream outcomes",
     response_class=Response,
-    responses=_documented(_LINE),
+    responses=_documented(_LINE, _CSV_LINE),
 )
 async def results(
     request: Request,
@@ -113,7 +116,7 @@ async def results(
     operation_id="streamErrors",
     summary="Stream errors",
     response_class=Response,
-    responses=_documented(_ERROR),
+    responses=_documented(_ERROR, _CSV_ERROR),
 )
 async def errors(
     request: Request,

@@ -10,13 +10,12 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import ObjectTooLarge
 from millrace.core.model_ref import ModelRef
-from millrace.core.sizes import shown_bytes
 from millrace.producer.http.access import Caller, operator
 from millrace.producer.http.backend import Backend
 from millrace.producer.http.jobs import JSON, NO_STORE
 from millrace.producer.http.problems import responses
+from millrace.producer.waiting import LONGEST_PREDICTION_S
 
 router = APIRouter(prefix="/v1", tags=["predict"])
 
@@ -42,28 +41,34 @@ class PredictionModel(BaseModel):
     operation_id="predictPicture",
     summary="Predict one picture",
     response_model=PredictionModel,
-    responses=responses(400, 404, 413, 422, 504),
+    responses=responses(400, 404, 408, 413, 422, 504),
 )
 async def predict(
     request: Request,
     _: Annotated[Caller, Depends(operator)],
     picture: Annotated[UploadFile, File(description="Any format that workers read.")],
-    model: Annotated[str, Form(max_length=160, description="NAME or NAME:VERSION.")],
-    top_k: Annotated[int | None, Form(ge=1, le=10_000, description="Classes.")] = None,
+    model: Annotated[
+        str, Form(max_length=160, description="NAME or NAME:VERSION.", examples=["digits"])
+    ],
+    top_k: Annotated[
+        int | None, Form(ge=1, le=10_000, description="Classes.", examples=[3])
+    ] = None,
     timeout_s: Annotated[
-        float | None, Form(gt=0, le=600, description="Longest wait; the server's own, by default.")
+        float | None,
+        Form(
+            ge=0.1,
+            le=LONGEST_PREDICTION_S,
+            description="Longest wait; the server's own, by default.",
+            examples=[10],
+        ),
     ] = None,
 ) -> Response:
     """The workers' answer to one picture, ahead of the images of jobs that wait. It is neither kept
     nor listed. A picture that cannot be read is a problem with its `stage` and `code`."""
     backend: Backend = request.app.state.backend
     longest = backend.settings.predict_timeout_s
-    limit = backend.settings.max_upload_bytes
-    content = await picture.read(limit + 1)
-    if len(content) > limit:
-        raise ObjectTooLarge(f"the picture is larger than {shown_bytes(limit)}")
     answer = await backend.predictions.predict(
-        content, ModelRef.parse(model), top_k, min(timeout_s or longest, longest)
+        await picture.read(), ModelRef.parse(model), top_k, min(timeout_s or longest, longest)
     )
     known = {name: answer.model[name] for name in ("name", "version", "digest")}
     body = {

@@ -6,14 +6,17 @@ removed afterwards: at once, or by a later round if this server dies meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
-from anyio.to_thread import run_sync
 
 from millrace.core.errors import (
     Busy,
@@ -23,6 +26,7 @@ from millrace.core.errors import (
     MillraceError,
     NotFound,
     NoWorkers,
+    ServerUnavailable,
     Stage,
     Unavailable,
     WaitTimeout,
@@ -40,6 +44,9 @@ from millrace.producer.http.duties import Duties
 from millrace.producer.http.pool import Pool
 from millrace.producer.page import ONE_PICTURE
 from millrace.producer.submit import make_spec, submit_spec
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -73,7 +80,10 @@ class Predictions:
         if self._uploads is not None:
             services.stores.allowed.check(self._uploads.uri)
         self._duties = Duties(services.redis)
+        self._askers = Pool(AT_ONCE, "predict")
         self._clearers = Pool(CLEARERS, "clear")
+        self._clearing: set[str] = set()
+        self._lock = threading.Lock()
         self._open = 0
 
     async def predict(
@@ -88,29 +98,38 @@ class Predictions:
         job = f"predict-{secrets.token_hex(12)}"
         self._open += 1
         try:
-            spec = await run_sync(self._spec, job, model, top_k, timeout_s)
-            return await self._answer(spec, picture, began, timeout_s)
+            with anyio.fail_after(timeout_s):
+                spec = await self._soon(self._spec, job, model, top_k, timeout_s)
+                return await self._answer(spec, picture, began)
+        except TimeoutError:
+            raise WaitTimeout(f"there was no answer within {timeout_s:g} s") from None
         finally:
             self._open -= 1
 
-    async def _answer(
-        self, spec: JobSpec, picture: bytes, began: float, timeout_s: float
-    ) -> Answer:
+    async def _answer(self, spec: JobSpec, picture: bytes, began: float) -> Answer:
         job = spec.job_id
+        submitted = self._begin(self._submit, spec, picture)
         try:
-            await run_sync(self._submit, spec, picture)
-            try:
-                with anyio.fail_after(max(0.0, began + timeout_s - time.monotonic())):
-                    while not await run_sync(self._ended, job):
-                        # Who has waited for long does not notice a little more.
-                        waited = time.monotonic() - began
-                        await anyio.sleep(min(max(LOOK_S, waited / 10), LOOK_LATER_S))
-            except TimeoutError:
-                raise WaitTimeout(f"no worker answered within {timeout_s:g} s") from None
-            predictions = await run_sync(self._outcome, spec)
+            await asyncio.wrap_future(submitted)
+            while not await self._soon(self._ended, job):
+                # Who has waited for long does not notice a little more.
+                waited = time.monotonic() - began
+                await anyio.sleep(min(max(LOOK_S, waited / 10), LOOK_LATER_S))
+            predictions = await self._soon(self._outcome, spec)
             return Answer(spec.model.model_dump(), predictions, time.monotonic() - began)
         finally:
-            self._clear_soon(job)
+            # Storage may stand still in the middle of it, and nobody waits any more.
+            submitted.add_done_callback(lambda _: self._clear_soon(job))
+
+    async def _soon(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it in a thread. Who waits for it may leave before it has ended."""
+        return await asyncio.wrap_future(self._begin(function, *args, **kwargs))
+
+    def _begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future = self._askers.submit(function, *args, **kwargs)
+        if future is None:
+            raise ServerUnavailable("the server is stopping")
+        return future
 
     def clear_forgotten(self) -> None:
         """Remove what servers that died have left."""
@@ -119,6 +138,7 @@ class Predictions:
 
     def close(self) -> None:
         """What was not removed by then is for the next server."""
+        self._askers.close()
         self._clearers.close(CLEARED_WITHIN_S)
 
     def _spec(self, job: str, model: ModelRef, top_k: int | None, timeout_s: float) -> JobSpec:
@@ -176,6 +196,10 @@ class Predictions:
         return predictions
 
     def _clear_soon(self, job: str) -> None:
+        with self._lock:
+            if job in self._clearing:
+                return
+            self._clearing.add(job)
         if self._clearers.submit(self._clear, job) is None:
             log.info("left for the next server to clear", job=job)
 
@@ -189,6 +213,8 @@ class Predictions:
             self._duties.done("clear", job)
         except MillraceError as error:
             log.warning("left to be cleared later", job=job, error=error.message)
+        finally:
+            self._clearing.discard(job)
 
     def _end(self, job: str) -> None:
         until = time.monotonic() + ENDED_WITHIN_S

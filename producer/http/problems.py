@@ -50,6 +50,7 @@ HTTP_CODES = {
     404: "no_such_page",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "too_slow",
     413: "too_large",
     415: "unsupported_media_type",
     429: "busy",
@@ -145,11 +146,11 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 
 ErrorPage = Callable[[Request, Problem], Response]
-"""How pages for people show a problem; `app.state.error_page`, if it is set."""
+"""How pages for people show a problem: `app.state.error_page`, which is the dashboard's."""
 
 
 async def answer(request: Request, error: Exception) -> Response:
-    """The answer to a request that failed: to a browser outside the API a page, if there is one."""
+    """The answer to a request that failed: to a browser outside the API a page."""
     problem = problem_of(error)
     if problem.status == 405:
         problem.headers["allow"] = _allowed(request)
@@ -161,8 +162,8 @@ async def answer(request: Request, error: Exception) -> Response:
         problem.headers["x-request-id"] = request_id
     if problem.status >= 500 and problem.code != "internal":
         log.warning("a request failed", path=request.url.path, error=problem.detail)
-    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
-    if page is not None and _is_page(request):
+    if _is_page(request):
+        page: ErrorPage = request.app.state.error_page
         return page(request, problem)
     return problem.response(request.url.path)
 

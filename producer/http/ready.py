@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,35 +30,35 @@ class ReadyChecks:
         self._services = services
         self._places = places
         self._pool = Pool(2, "ready")
-        self._asked: dict[str, tuple[float, Future[None]]] = {}
-        self._lock = threading.Lock()
+        self._asked: dict[str, tuple[float, Future[Word]]] = {}
 
-    def words(self) -> dict[str, Word]:
-        until = time.monotonic() + WITHIN_S
+    async def words(self) -> dict[str, Word]:
+        """To be asked by one event loop: however many ask, no thread waits but those that ask."""
         asked = {
             "redis": self._ask("redis", self._services.redis.ping),
             "storage": self._ask("storage", self._look),
         }
-        return {name: self._word(name, future, until) for name, future in asked.items()}
+        waiting = {name: asyncio.wrap_future(future) for name, future in asked.items()}
+        await asyncio.wait(waiting.values(), timeout=WITHIN_S)
+        return {
+            name: future.result() if future.done() else "slow" for name, future in waiting.items()
+        }
 
     def close(self) -> None:
         self._pool.close()
 
-    def _ask(self, name: str, question: Callable[[], None]) -> Future[None]:
-        with self._lock:
-            at, future = self._asked.get(name, (0.0, None))
-            if future is None or (future.done() and time.monotonic() - at > FRESH_S):
-                future = self._pool.submit(question)
-                if future is None:
-                    raise ServerUnavailable("the server is stopping")
-                self._asked[name] = (time.monotonic(), future)
-            return future
+    def _ask(self, name: str, question: Callable[[], None]) -> Future[Word]:
+        at, future = self._asked.get(name, (0.0, None))
+        if future is None or (future.done() and time.monotonic() - at > FRESH_S):
+            future = self._pool.submit(self._word, name, question)
+            if future is None:
+                raise ServerUnavailable("the server is stopping")
+            self._asked[name] = (time.monotonic(), future)
+        return future
 
-    def _word(self, name: str, future: Future[None], until: float) -> Word:
+    def _word(self, name: str, question: Callable[[], None]) -> Word:
         try:
-            future.result(max(0.0, until - time.monotonic()))
-        except TimeoutError:
-            return "slow"
+            question()
         except MillraceError as error:
             log.warning(f"{name} is not ready", error=error.message)
             return "unavailable"

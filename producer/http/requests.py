@@ -6,7 +6,7 @@ import hashlib
 from typing import Annotated, Any
 
 from fastapi import Header, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE, PART_ROWS
 from millrace.core.errors import UsageError
@@ -16,6 +16,7 @@ from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.core.topology import JOB_ID_PATTERN
 from millrace.producer.http.access import Caller
+from millrace.producer.page import OUR_LABELS
 from millrace.producer.submit import make_spec
 
 EXAMPLE_JOB = "digits-20261120-174500-4f9c"
@@ -82,8 +83,18 @@ class JobRequest(BaseModel):
         None, max_length=2048, description="A URL that is told, signed, when the job has ended."
     )
     labels: dict[LabelName, LabelValue] = Field(
-        {}, max_length=MAX_LABELS, description="Words of yours to find the job by."
+        {},
+        max_length=MAX_LABELS,
+        description=f"Words of yours to find the job by; `{OUR_LABELS}…` are ours.",
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _not_ours(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name in labels:
+            if name.startswith(OUR_LABELS):
+                raise ValueError(f"{name}: labels that begin with {OUR_LABELS} are ours")
+        return labels
 
 
 class RetryRequest(BaseModel):

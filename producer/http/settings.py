@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from millrace.core.errors import UsageError
 from millrace.core.settings import EnvironmentSettings, Seconds
 from millrace.core.sizes import MIB
+from millrace.producer.waiting import LONGEST_PREDICTION_S
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -47,7 +48,9 @@ class HttpSettings(EnvironmentSettings):
         description="where the dashboard keeps the thumbnails it has made",
     )
     thumbnail_cache_bytes: int = Field(256 * MIB, ge=MIB, description="and how many bytes of them")
-    predict_timeout_s: Seconds = Field(30, le=600, description="longest wait for one picture")
+    predict_timeout_s: Seconds = Field(
+        30, le=LONGEST_PREDICTION_S, description="longest wait for one picture"
+    )
 
     @property
     def loopback(self) -> bool:

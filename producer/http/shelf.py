@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import time
 
+from anyio import CapacityLimiter
+
 from millrace.core.services import Services
 from millrace.core.shelf import ListedModel, listed
 
 FRESH_S = 10.0
+READERS = 4
 
 
 class Shelf:
-    """One request lists it, the others wait for that."""
+    """One request lists it. The others are told what was listed before, or else wait for it."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self.limiter = CapacityLimiter(READERS)
+        """Of those who ask on an event loop: the storage may be slow, and has no other thread."""
         self._lock = threading.Lock()
         self._listed: list[ListedModel] = []
         self._listed_at: float | None = None
@@ -24,9 +29,12 @@ class Shelf:
         """Empty without a repository. Raises the store's errors."""
         if not self._services.settings.models:
             return []
-        with self._lock:
-            now = time.monotonic()
-            if self._listed_at is None or now - self._listed_at > FRESH_S:
-                self._listed = listed(self._services.repository())
-                self._listed_at = now
-            return self._listed
+        if self._lock.acquire(blocking=self._listed_at is None):
+            try:
+                now = time.monotonic()
+                if self._listed_at is None or now - self._listed_at > FRESH_S:
+                    self._listed = listed(self._services.repository())
+                    self._listed_at = now
+            finally:
+                self._lock.release()
+        return self._listed

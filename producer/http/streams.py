@@ -6,26 +6,44 @@ from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope, CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from millrace.core.errors import Busy
+from millrace.core.log import get_logger
+
+log = get_logger(__name__)
 
 MOST_STREAMS = 32
+TAKEN_WITHIN_S = 60.0
+"""Whoever takes nothing for so long holds a place for nothing."""
+
+
+class _NotTaken(Exception):
+    """The client is there, and does not read."""
 
 
 class Closing(StreamingResponse):
-    """A stream whose generator is closed when the answer ends, however it does."""
+    """A stream whose generator is closed when the answer ends, however it does; one that nobody
+    reads is broken off."""
 
     def __init__(self, blocks: AsyncGenerator[bytes], **answer: Any) -> None:
         super().__init__(blocks, **answer)
         self._blocks = blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            with move_on_after(TAKEN_WITHIN_S) as sending:
+                await send(message)
+            if sending.cancelled_caught:
+                raise _NotTaken
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
+        except _NotTaken:
+            log.info("broke off an answer that nobody took", path=scope["path"])
         finally:
             await self._blocks.aclose()
 

@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter, move_on_after
@@ -143,7 +144,7 @@ class Watcher:
             watched.tell(posted)
         watched.listeners += 1
         if self._task is None:
-            self._task = asyncio.create_task(self._look_on())
+            self._task = asyncio.create_task(self._look_on(), context=Context())
         try:
             yield watched
         finally:
@@ -160,9 +161,10 @@ class Watcher:
                 try:
                     await self._look()
                     troubled = False
-                except MillraceError as error:
+                except Exception as error:
+                    # Whatever it is, all streams would stand still if this ended.
                     if not troubled:
-                        log.warning("cannot look after jobs", error=error.message)
+                        _tell(error)
                     troubled = True
         finally:
             self._task = None
@@ -189,6 +191,13 @@ class Watcher:
             for job in jobs:
                 pipe.hget(JobKeys(job).record, "updated_ms")
             return [None if ms is None else int(ms) for ms in pipe.execute()]
+
+
+def _tell(error: Exception) -> None:
+    if isinstance(error, MillraceError):
+        log.warning("cannot look after jobs", error=error.message)
+    else:
+        log.error("looking after jobs failed", exc_info=error)
 
 
 def event_id(posted: Posted) -> str:

@@ -34,14 +34,35 @@ def test_results_are_streamed_in_constant_memory_and_streams_idle(
         assert found["lines"] == IMAGES // 128 * 128
         assert found["mb"] > 90
         assert found["growth_mb"] < 45
-        # Nothing is promised of a busy machine but the order of magnitude.
-        assert http.streams(url, server, ["paused"], 2) < 50
+        # Processor time hardly depends on what else the machine does: twice the target.
+        limit = 2 * http.TARGETS["streams_percent"]
+        assert http.streams(url, server, ["paused"], 2) < limit
 
 
 def test_the_race_is_run_where_there_is_a_wrk() -> None:
     if shutil.which("wrk") is None:
         pytest.skip("needs wrk")
-    found = http.measure(1, 1, 2560)
+    found = http.measure(1, 1, 2560, 2)
     assert found["status"]["millrace"]["per_s"] > 100
     assert found["results"]["lines"] == 2560
-    assert set(http.missed(found)) <= set(http.TARGETS)
+    # Both servers share what the machine has to spare: wide of the targets, but not without end.
+    assert found["of_fastapi"] > http.TARGETS["of_fastapi"] / 2
+    assert found["p99_ms"] < 10 * http.TARGETS["p99_ms"]
+    assert set(found["streams_percent"]) == {
+        "of_one_job",
+        "of_200_paused_jobs",
+        "of_200_running_jobs",
+    }
+
+
+def test_what_misses_a_target_is_told() -> None:
+    met = {
+        "of_fastapi": 0.5,
+        "p99_ms": 49.0,
+        "streams_percent": {"of_one_job": 1.0, "of_200_running_jobs": 4.0},
+        "results": {"growth_mb": 10.0},
+    }
+    assert http.missed(met) == []
+    assert http.missed(met | {"p99_ms": 51.0, "of_fastapi": 0.4}) == ["of_fastapi", "p99_ms"]
+    slow = {"of_one_job": 1.0, "of_200_running_jobs": 6.0}
+    assert http.missed(met | {"streams_percent": slow}) == ["streams_percent"]

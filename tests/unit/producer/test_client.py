@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import orjson
 import pytest
 
@@ -15,6 +17,7 @@ from millrace.core.errors import (
     MillraceError,
     ServerUnavailable,
     UsageError,
+    WaitTimeout,
 )
 from millrace.producer import client as module
 from millrace.producer.client import Client
@@ -28,6 +31,8 @@ class Server:
 
     def __init__(self, *answers: tuple[int, bytes] | None) -> None:
         self.answers = [*answers]
+        self.headers: dict[str, str] = {}
+        self.delay_s = 0.0
         self.asked: list[tuple[str, str, str | None]] = []
         self.url = ""
 
@@ -45,7 +50,10 @@ def serving(*answers: tuple[int, bytes] | None) -> Iterator[Server]:
                 self.close_connection = True
                 return
             status, body = answer
+            time.sleep(server.delay_s)
             self.send_response(status)
+            for name, text in server.headers.items():
+                self.send_header(name, text)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -120,7 +128,47 @@ def test_a_name_that_is_no_job_s_is_not_even_asked_for() -> None:
         assert server.asked == []
 
 
-@pytest.mark.parametrize("url", ["", "host:8000", "ftp://host", "http://", "http://me:secret@host"])
+def test_a_server_says_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("millrace.producer.client.time.sleep", pauses.append)
+    with serving(*[(503, BUSY)] * 2, (202, JOB)) as server, Client(server.url) as client:
+        server.headers = {"retry-after": "5"}
+        submit(client)
+    assert [pause for pause in pauses if pause] == [5.0, 5.0]
+
+
+@pytest.mark.parametrize(("said", "pause_s"), [("", 0), ("soon", 0), ("-1", 0), ("²", 0), ("7", 7)])
+def test_what_is_no_number_of_seconds_is_passed_over(said: str, pause_s: float) -> None:
+    headers = {b"retry-after": said.encode()}
+    assert module._retry_after(httpx.Response(503, headers=headers)) == pause_s
+    assert module._retry_after(httpx.Response(503)) == 0
+    long = {"retry-after": "86400"}
+    assert module._retry_after(httpx.Response(503, headers=long)) == module.LONGEST_PAUSE_S
+
+
+def test_a_key_beside_an_id_is_refused() -> None:
+    with serving() as server, Client(server.url) as client:
+        with pytest.raises(UsageError, match="idempotency_key"):
+            client.submit("s3://b", model="m", output="s3://o", job_id="j", idempotency_key="k")
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("timeout_s", [0.3, None])
+def test_a_prediction_is_waited_for_as_long_as_the_server_waits(timeout_s: float | None) -> None:
+    late = orjson.dumps({"code": "timeout", "detail": "no answer"})
+    with serving((504, late)) as server, Client(server.url, timeout_s=0.3) as client:
+        server.delay_s = 0.4
+        with pytest.raises(WaitTimeout):
+            client.predict(b"x", model="m", timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "host:8000", "ftp://host", "http://", "http://me:secret@host"),
+        *("http://[", "http://host:port", "http://host:99999"),
+    ],
+)
 def test_a_url_that_is_none_is_refused_and_its_secret_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         Client(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from contextlib import suppress
 
@@ -72,6 +73,64 @@ keys = st.text(st.sampled_from("ab./"), max_size=8)
 @example("/a/", "b/a/b")
 def test_a_pattern_means_what_the_reference_says(pattern: str, key: str) -> None:
     assert matches(pattern, key) == slowly(pattern, key)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*?" * 10 + "*~",
+        "*a" * 100 + "*~",
+        "*?" * 500 + "~",
+        "**/" * 20 + "a~",
+        "**/a*/" * 100 + "~",
+        "/".join(["*a*"] * 100) + "~",
+        "{" + ",".join(["*a" * 5] * 80) + "}*~",
+        "*{a,aa}" * 6 + "~",
+        "*?" * 10 + "*~/",
+    ],
+)
+@pytest.mark.parametrize("key", ["a" * 1000, "a/" * 500, "aaaa/" * 200 + "a"])
+def test_no_pattern_takes_long_to_find_that_a_key_is_not_its(pattern: str, key: str) -> None:
+    glob = compile_glob(pattern)
+    began = time.process_time()
+    assert glob.search(key) is None
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}" * 40, "{,}" * 40, "{a,b}" * 9 + "?" * 900])
+def test_a_pattern_stands_for_so_many_at_most(pattern: str) -> None:
+    with pytest.raises(UsageError, match="too many"):
+        compile_glob(pattern)
+
+
+braces = st.lists(
+    st.sampled_from(["a", "b", "*", "?", "/", "/**/", "{a,ab}", "{*a,b}", "{a/b,b}", "{a*,{b,a}}"]),
+    min_size=1,
+    max_size=6,
+).map("".join)
+
+
+@given(braces.filter(lambda pattern: pattern.strip("/")), keys)
+@example("*{aab,b}*a", "aaba")
+@example("{ab,a}*b", "ab")
+def test_braces_mean_each_of_their_alternatives(pattern: str, key: str) -> None:
+    written_out = [pattern]
+    while any("{" in one for one in written_out):
+        written_out = [way for one in written_out for way in without_a_brace(one)]
+    whole = "/" in pattern.removesuffix("/")
+    # With a slash anywhere, a pattern means the whole key.
+    ways = ["/" + way.removeprefix("/") if whole else way for way in written_out]
+    assert matches(pattern, key) == any(slowly(way, key) for way in ways)
+
+
+def without_a_brace(pattern: str) -> list[str]:
+    """Each alternative of the last brace that opens, which holds no other."""
+    start = pattern.rfind("{")
+    if start < 0:
+        return [pattern]
+    end = pattern.index("}", start)
+    choices = pattern[start + 1 : end].split(",")
+    return [pattern[:start] + choice + pattern[end + 1 :] for choice in choices]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="*?[]{}\\/\n,"), min_size=1))

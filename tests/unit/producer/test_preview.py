@@ -17,6 +17,7 @@ from millrace.core.errors import ObjectNotFound
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
+from millrace.producer import preview as module
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.preview import FIRST_KEYS, create_only_problem, preview, write_problem
 from tests.faults.s3_proxy import Asked, Rule, s3_proxy
@@ -187,6 +188,38 @@ def test_the_preview_is_json(services: Services) -> None:
     assert shown["job_id"] == "j"
     assert shown["model"]["name"] == "tiny"
     assert shown["output"] == "memory://predictions/j"
+
+
+def test_what_stands_there_is_counted_up_to_a_bound(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_STANDING", 3)
+    store = services.stores.open(Location.parse("memory://predictions"))
+    for number in range(5):
+        store.put(f"j/{number}", b"")
+    assert preview(services, a_spec("j")).standing == 3
+
+
+@pytest.mark.parametrize("manifest", [False, True])
+@pytest.mark.parametrize("include", [(), ("*.nosuch",)])
+def test_a_listing_is_left_off_after_what_was_looked_at(
+    services: Services, tmp_path: Path, include: tuple[str, ...], manifest: bool
+) -> None:
+    names = [f"{number}.jpg" for number in range(5)]
+    put(services, *names)
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    given = {"manifest": str(tmp_path / "list.txt")} if manifest else {}
+    spec = a_spec(input={"uri": "memory://photos", "include": include, **given})
+    for most, complete in ((3, False), (4, False), (5, True), (6, True)):
+        found = preview(services, spec, enough=most.__le__)
+        assert found.complete == complete
+        assert found.images == (0 if include else min(most, 5))
+
+
+def test_what_lies_under_the_output_is_looked_at_too(services: Services) -> None:
+    put(services, *(f"out/{number}" for number in range(5)))
+    spec = a_spec(input={"uri": "memory://photos"}, output="memory://photos/out")
+    assert not preview(services, spec, enough=lambda objects: objects >= 3).complete
 
 
 def test_progress_is_told_every_ten_thousand(services: Services, tmp_path: Path) -> None:

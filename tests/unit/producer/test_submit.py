@@ -19,13 +19,13 @@ from millrace.core.errors import (
     UsageError,
 )
 from millrace.core.fleet import SILENT_AFTER_S, WorkerInfo
-from millrace.core.job import JobState, Layout, Priority
+from millrace.core.job import JobSpec, JobState, Layout, Priority
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import WORKERS
 from millrace.producer import Job, ListingProgress, submit
-from millrace.producer.submit import make_spec, resolve_model
+from millrace.producer.submit import make_spec, resolve_model, submit_spec
 from tests.support import wait_until
 
 
@@ -327,6 +327,21 @@ def test_a_worker_that_was_lost_serves_nobody(with_shelf: Services) -> None:
     assert seen.lost
     with pytest.raises(ModelNotFound):
         resolve_model(with_shelf, ModelRef("huge"))
+
+
+def test_a_job_that_stands_is_the_same_job_when_its_model_is_gone(
+    with_shelf: Services, shelf: Path, photos: Path, out: Path
+) -> None:
+    def asked(model: str = "tiny", job_id: str | None = "j") -> JobSpec:
+        reference = ModelRef.parse(model)
+        return make_spec(with_shelf, str(photos), model=reference, output=str(out), job_id=job_id)
+
+    first = submit_spec(with_shelf, asked())
+    shutil.rmtree(shelf / "tiny")
+    assert submit_spec(with_shelf, asked()).id == first.id
+    for model, job_id in (("tiny", "other"), ("tiny", None), ("tiny:2", "j")):
+        with pytest.raises(ModelNotFound):
+            asked(model, job_id)
 
 
 def test_without_a_repository_the_model_is_taken_at_its_word(services: Services) -> None:

@@ -12,6 +12,7 @@ from millrace.core.errors import Forbidden, Unauthenticated, UsageError
 from millrace.producer.http import access
 from millrace.producer.http.access import COOKIE, Access, Role
 from millrace.producer.http.settings import HttpSettings
+from tests.unit.producer.http.conftest import Serve
 
 VIEWER, OPERATOR = "v" * 20, "o" * 20
 
@@ -106,6 +107,7 @@ def test_a_browser_acts_for_our_own_pages(told: dict[str, str]) -> None:
         {"sec_fetch_site": "cross-site", "origin": "https://millrace.example"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {},
     ],
 )
@@ -120,6 +122,14 @@ def test_a_page_of_another_site_cannot_use_a_token_it_does_not_have() -> None:
     assert made().caller(asked).role is Role.OPERATOR
 
 
+def test_a_host_and_an_origin_that_are_none_are_refused(serve: Serve) -> None:
+    origin = {"origin": "http://["}
+    answer = serve().anybody.post("/login", data={"token": OPERATOR}, headers=origin)
+    assert answer.status_code == 403
+    open_api = serve(no_auth=True, viewer_token=None, operator_token=None)
+    assert open_api.anybody.get("/v1/jobs", headers={"host": "["}).json()["code"] == "forbidden"
+
+
 def open_to_all(**given: object) -> Access:
     return Access(settings(no_auth=True, **given))
 
@@ -128,7 +138,9 @@ def test_without_tokens_this_machine_may_do_everything() -> None:
     assert open_to_all().caller(request("POST", "localhost:8000")).role is Role.OPERATOR
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "localhost.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "", "localhost.evil.example", "[", "[::1"]
+)
 def test_without_tokens_no_other_name_leads_here(host: str) -> None:
     """A page whose name was changed to mean this machine asks under its own name."""
     with pytest.raises(Forbidden):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from millrace.core.services import Services
 from millrace.producer import control
 from millrace.producer.http import board as module
 from millrace.producer.http.board import StatusBoard
-from tests.unit.producer.http.conftest import Api
+from tests.unit.producer.http.conftest import Api, Serve
 from tests.unit.producer.support import listed_job
 
 
@@ -82,6 +84,48 @@ def test_what_was_begun_to_be_read_before_it_is_forgotten_is_not_posted(
     asyncio.run(ask())
 
 
+def test_what_is_forgotten_at_any_moment_fails_nobody_and_stays_forgotten(
+    services: Services, spec: JobSpec
+) -> None:
+    board = StatusBoard(services, fresh_s=60)
+    forgetting: list[threading.Thread] = []
+
+    class Reading(dict[str, Any]):
+        """Somebody forgets the job between what is asked of this and what is done then."""
+
+        def get(self, job: str, default: Any = None) -> Any:
+            found = super().get(job, default)
+            if found is not None:
+                forgetting.append(threading.Thread(target=board.forget, args=(job,)))
+                forgetting[-1].start()
+                forgetting[-1].join(0.1)
+            return found
+
+    board._reading = Reading()
+    asyncio.run(board.posted("j"))
+    assert forgetting
+    for thread in forgetting:
+        thread.join()
+    assert board.fresh("j") is None
+
+
+def test_a_read_belongs_to_no_request(services: Services, spec: JobSpec) -> None:
+    asked_by: ContextVar[str] = ContextVar("asked_by", default="nobody")
+    found: list[str] = []
+
+    class Telling(StatusBoard):
+        def read(self, job: str) -> module.Posted:
+            found.append(asked_by.get())
+            return super().read(job)
+
+    async def ask() -> None:
+        asked_by.set("a request")
+        await Telling(services).posted("j")
+
+    asyncio.run(ask())
+    assert found == ["nobody"]
+
+
 def test_one_who_leaves_takes_the_answer_from_nobody(services: Services, spec: JobSpec) -> None:
     board = StatusBoard(services)
 
@@ -140,6 +184,14 @@ def test_the_short_way_lets_nobody_in(served: Api) -> None:
     served.viewer.get("/v1/jobs/j")
     assert served.anybody.get("/v1/jobs/j").json()["code"] == "unauthenticated"
     assert served.anybody.get("/v1/jobs/j", headers={"authorization": "Bearer x"}).is_error
+
+
+def test_the_short_way_meets_a_host_that_is_none(serve: Serve, tmp_path: Any) -> None:
+    api = serve(no_auth=True, viewer_token=None, operator_token=None)
+    api.backend.board._fresh_s = 60
+    listed_job(api.services, tmp_path / "out", input={"uri": (tmp_path / "in").as_uri()})
+    api.anybody.get("/v1/jobs/j").raise_for_status()
+    assert api.anybody.get("/v1/jobs/j", headers={"host": "["}).json()["code"] == "forbidden"
 
 
 def test_what_is_done_to_a_job_shows_at_once(served: Api) -> None:

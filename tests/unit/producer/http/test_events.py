@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,6 +124,25 @@ def test_of_an_ended_job_there_is_one_status_and_the_end(api: Api, spec: JobSpec
     assert (status.data["state"], end.event) == ("succeeded", "end")
     headers = {"last-event-id": status.id}
     assert api.viewer.get("/v1/jobs/j/events", headers=headers).status_code == 204
+
+
+def test_what_fails_once_ends_no_stream(
+    api: Api, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = api.backend.watcher._changed_at, list[int]()
+
+    def look_badly(jobs: Sequence[str]) -> list[int | None]:
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyError("j")
+        return look(jobs)
+
+    monkeypatch.setattr(api.backend.watcher, "_changed_at", look_badly)
+    with listening(api) as events:
+        next(events)
+        wait_until(lambda: looks, what="it has looked, and failed")
+        control.pause(api.services, "j")
+        assert next(events).data["state"] == "paused"
 
 
 def test_a_silent_stream_is_kept_alive(

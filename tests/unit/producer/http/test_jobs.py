@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millrace.core.job import JobState
+from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
 from millrace.core.status import JobStatus
 from millrace.core.storage import Location
+from millrace.producer.http import checks
+from millrace.producer.http.backend import PREVIEWS_AT_ONCE, Backend
+from millrace.producer.http.verifier import Check
+from millrace.producer.preview import Preview
 from tests.support import wait_until
 from tests.unit.producer.http.conftest import Api
 from tests.unit.producer.support import work
@@ -86,6 +93,7 @@ def test_a_manifest_names_the_images(api: Api, asked: dict[str, Any], tmp_path: 
         ({"error_threshold": "half"}, 422, "usage"),
         ({"labels": {"": "x"}}, 422, "invalid_request"),
         ({"labels": {"a": "x\ny"}}, 422, "invalid_request"),
+        ({"labels": {"millrace/one-picture": "yes"}}, 422, "invalid_request"),
         ({"labels": {str(n): "" for n in range(33)}}, 422, "invalid_request"),
     ],
     ids=str,
@@ -304,9 +312,34 @@ def test_a_dry_run_tells_what_a_job_would_do_and_makes_none(
 def test_a_dry_run_of_a_large_input_counts_its_beginning(
     api: Api, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("millrace.producer.http.checks.PREVIEW_IMAGES", 4)
+    monkeypatch.setattr("millrace.producer.http.checks.PREVIEW_OBJECTS", 4)
     told = api.operator.post("/v1/preview", json=asked).json()
     assert (told["images"], told["complete"]) == (4, False)
+    none = api.operator.post("/v1/preview", json=asked | {"include": ["*.nosuch"]}).json()
+    assert (none["images"], none["complete"]) == (0, False)
+
+
+def test_only_so_many_dry_runs_are_under_way(
+    api: Api, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, begun, whole = threading.Event(), list[str](), checks.bounded_preview
+
+    def slow(backend: Backend, spec: JobSpec) -> Preview:
+        begun.append(spec.job_id)
+        gate.wait(30)
+        return whole(backend, spec)
+
+    def ask() -> int:
+        return api.operator.post("/v1/preview", json=asked).status_code
+
+    monkeypatch.setattr(checks, "bounded_preview", slow)
+    with ThreadPoolExecutor(PREVIEWS_AT_ONCE) as pool:
+        running = [pool.submit(ask) for _ in range(PREVIEWS_AT_ONCE)]
+        wait_until(lambda: len(begun) == PREVIEWS_AT_ONCE, what="all places are taken")
+        assert api.operator.post("/v1/preview", json=asked).json()["code"] == "busy"
+        gate.set()
+        assert {one.result() for one in running} == {200}
+    assert ask() == 200
 
 
 def test_a_job_is_verified(api: Api, asked: dict[str, Any], tmp_path: Path) -> None:
@@ -323,3 +356,21 @@ def test_a_job_is_verified(api: Api, asked: dict[str, Any], tmp_path: Path) -> N
     assert later["job_id"] == job
     found = api.viewer.get(f"/v1/jobs/{job}/verify", params={"wait": 30}).json()["result"]
     assert [finding["where"] for finding in found["findings"]] == ["_SUCCESS"]
+
+
+def test_a_verification_that_fails_when_nobody_waits_is_no_traceback() -> None:
+    told: list[dict[str, Any]] = []
+
+    async def ask_and_leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        check = Check("j")
+        assert (await checks._answer(check, 0)).status_code == 202
+        check.future.set_exception(ValueError("it broke"))
+        await asyncio.sleep(0)
+        gc.collect()
+        with pytest.raises(ValueError, match="it broke"):
+            await checks._answer(check, 0.1)
+
+    asyncio.run(ask_and_leave())
+    gc.collect()
+    assert told == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import pytest
 from millrace.core.errors import UsageError
 from millrace.core.services import Services
 from millrace.core.settings import Settings
+from millrace.producer.http import envelope
 from millrace.producer.http.app import create_app
+from millrace.producer.http.board import Posted
 from millrace.producer.http.settings import HttpSettings
-from tests.unit.producer.http.conftest import OPERATOR, Api, Serve
+from tests.unit.producer.http.conftest import OPERATOR, VIEWER, Api, Serve
 
 
 def test_a_request_that_says_it_is_too_large_is_refused(serve: Serve) -> None:
@@ -31,6 +36,54 @@ def test_a_request_that_does_not_say_is_cut_off(serve: Serve) -> None:
     headers = {"content-type": "application/json"}
     answer = api.operator.post("/v1/jobs", content=endless(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/jobs", "/try"])
+def test_who_may_not_act_is_refused_before_a_body_is_read(
+    api: Api, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nothing comes after the head of the request, but the answer does."""
+    monkeypatch.setattr(envelope, "PASSED_OVER_S", 0.05)
+    for token, status in (("", 401), (f"authorization: Bearer {VIEWER}\r\n", 403)):
+        with sending(api, path, token) as answer:
+            wanted = 303 if path == "/try" and not token else status
+            assert answer.startswith(f"HTTP/1.1 {wanted} ".encode())
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envelope, "BODY_WITHIN_S", 0.1)
+    for path in ("/v1/jobs", "/v1/predict"):
+        with sending(api, path, f"authorization: Bearer {OPERATOR}\r\n") as answer:
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b'"code":"too_slow"' in answer
+
+
+def test_an_answer_may_take_longer_than_its_body_may(
+    api: Api, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envelope, "BODY_WITHIN_S", 0.3)
+    read = api.backend.board.read
+
+    def read_slowly(job: str) -> Posted:
+        time.sleep(0.5)
+        return read(job)
+
+    monkeypatch.setattr(api.backend.board, "read", read_slowly)
+    assert api.operator.post("/v1/jobs", json=asked).status_code == 202
+
+
+@contextmanager
+def sending(api: Api, path: str, headers: str) -> Iterator[bytes]:
+    """The beginning of the answer to a request of whose body nothing comes."""
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as opened:
+        opened.sendall(
+            f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{headers}"
+            "content-type: multipart/form-data; boundary=x\r\ncontent-length: 1000\r\n\r\n".encode()
+        )
+        yield opened.recv(65536)
 
 
 def test_a_picture_may_be_larger_than_a_request(serve: Serve) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import socket
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from millrace.core.job import JobSpec
 from millrace.producer import outcome_csv
 from millrace.producer.http import streams
 from tests.support import wait_until
-from tests.unit.producer.http.conftest import Api
+from tests.unit.producer.http.conftest import VIEWER, Api
 from tests.unit.producer.support import listed_job, object_of, work
 
 FAILING = {0: "decode/corrupt", 5: "fetch/not_found", 6: "decode/corrupt"}
@@ -139,6 +140,32 @@ def test_what_breaks_in_the_middle_is_no_whole_answer(
     object_of(spec, 5).write_bytes(b"not an outcome\n")
     with pytest.raises(httpx.RemoteProtocolError):
         api.viewer.get("/v1/jobs/j/results", params={"format": "csv"})
+
+
+@pytest.mark.parametrize("what", ["results", "errors"])
+@pytest.mark.parametrize("query", [{}, {"limit": 5}, {"cursor": 1}])
+def test_an_object_that_is_gone_is_no_image_less(
+    api: Api, spec: JobSpec, what: str, query: dict[str, Any]
+) -> None:
+    object_of(spec, 0).unlink()
+    answer = api.viewer.get(f"/v1/jobs/j/{what}", params=query)
+    assert (answer.status_code, answer.json()["code"]) == (500, "corrupt_record")
+    assert len(numbers(api.viewer.get("/v1/jobs/j/results", params={"cursor": 2}))) == 9
+
+
+def test_who_takes_nothing_keeps_no_place(
+    api: Api, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "TAKEN_WITHIN_S", 0.1)
+    for chunk in range(6):
+        # More than the buffers between the two hold.
+        object_of(spec, chunk).write_bytes(b"x" * 4_000_000 + b"\n")
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as opened:
+        asked = f"GET /v1/jobs/j/results HTTP/1.1\r\nhost: {host}\r\n"
+        opened.sendall(f"{asked}authorization: Bearer {VIEWER}\r\n\r\n".encode())
+        assert opened.recv(15) == b"HTTP/1.1 200 OK"
+        wait_until(lambda: api.backend.streams._open == 0, what="it was broken off")
 
 
 def test_only_so_many_stream_at_once(
