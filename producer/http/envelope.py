@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from anyio import move_on_after
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millrace.core.sizes import MIB, shown_bytes
-from millrace.producer.http.problems import Problem
+from millrace.producer.http.problems import Problem, shown
 
 UPLOAD_PATHS = frozenset({"/v1/predict", "/try"})
 PASSED_OVER_BYTES = 64 * MIB
@@ -44,7 +45,7 @@ class Envelope:
         if _said_length(scope) > limit:
             await _passed_over(receive)
             problem = Problem(413, "too_large", _detail(limit), headers={"connection": "close"})
-            await problem.response(path)(scope, receive, send_safely)
+            await shown(Request(scope), problem)(scope, receive, send_safely)
             return
         await self._app(scope, _counted(receive, limit), send_safely)
 

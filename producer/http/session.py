@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from millrace.core.errors import Unauthenticated
 from millrace.producer.http.access import COOKIE, SESSION_S, Access
 
 router = APIRouter(include_in_schema=False)
 
-LoginPage = Callable[[Request, str, str | None], str]
-"""HTML of the form, which posts `token` and `next` to `/login`, given where to go afterwards and
-what went wrong; `app.state.login_page`, if it is set."""
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Log in · millrace</title>
-<style>body{{font:1rem system-ui;max-width:22rem;margin:20vh auto;padding:0 1rem}}
-label,input,button{{display:block;width:100%;box-sizing:border-box;font:inherit;margin:.5rem 0}}
-:root{{color-scheme:light dark}}</style>
-<main><h1>millrace</h1>{problem}
-<form method="post" action="/login"><input type="hidden" name="next" value="{next}">
-<label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-<button>Log in</button></form></main></html>"""
+LoginPage = Callable[[Request, str, str | None, int], Response]
+"""The form, which posts `token` and `next` to `/login`, given where to go afterwards, what went
+wrong and the status of the answer: `app.state.login_page`."""
 
 
 @router.get("/login")
@@ -83,16 +70,5 @@ def local(path: str) -> str:
 
 
 def _form(request: Request, path: str, problem: str | None, status: int) -> Response:
-    page: LoginPage | None = getattr(request.app.state, "login_page", None)
-    path = local(path)
-    if page is not None:
-        html = page(request, path, problem)
-    else:
-        shown = f'<p role="alert">{escape(problem)}</p>' if problem else ""
-        html = _PAGE.format(problem=shown, next=escape(path))
-    headers = {
-        "cache-control": "no-store",
-        "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-        "form-action 'self'; frame-ancestors 'none'",
-    }
-    return HTMLResponse(html, status, headers)
+    page: LoginPage = request.app.state.login_page
+    return page(request, local(path), problem, status)
