@@ -20,6 +20,8 @@ from millrace.core.outcome import encode_lines, error_line, prediction_line
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer.enqueue import enqueue
+from millrace.producer.web.static_files import static_files
+from millrace.producer.web.thumbnail_routes import _drawing
 from millrace.producer.web.thumbnails import version_of
 from tests.support import wait_until
 from tests.unit.core.support import a_spec, created
@@ -358,6 +360,16 @@ def test_why_there_is_no_picture_stands_in_words(
     job_over(services, tmp_path, listed(tmp_path, "a.jpg"), ManifestRow("b.jpg"))
     assert 'alt="a.jpg, made smaller"' in client.get("/jobs/j/images/0").text
     assert 'alt="b.jpg, gone"' in client.get("/jobs/j/images/1").text
+
+
+def test_a_drawing_has_the_colours_of_the_pages() -> None:
+    light, dark = static_files()["app.css"].body.decode().split("prefers-color-scheme: dark")[:2]
+    drawn, in_the_dark = _drawing("gone").partition("}}</style>")[::2]
+    for colours, scheme in ((in_the_dark, light), (drawn, dark)):
+        paper, ink = (re.search(rf"--{name}: (#\w+)", scheme) for name in ("sunken", "soft"))
+        assert paper is not None
+        assert ink is not None
+        assert set(re.findall(r"#\w{6}", colours)) == {paper[1], ink[1]}
 
 
 def test_static_files_are_kept_by_their_content(anybody: httpx.Client) -> None:
