@@ -20,7 +20,7 @@ from millrace.cli.local import crew_of
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.core.status import JobStatus
 from millrace.export import export_keras
-from millrace.models.labelled import Labelled
+from millrace.models.labelled import Dataset, Labelled
 from millrace.models.recipes import classifier
 from millrace.models.train import train_in_memory
 from millrace.models.training_data import load_digits
@@ -28,6 +28,7 @@ from millrace.producer import Job, submit
 
 BUCKET = "millrace-demo"
 REPOSITORY = f"s3://{BUCKET}/models"
+SERVE = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
 WITHIN_S = 300
 
 
@@ -38,24 +39,14 @@ def run_demo(processes: int, keep: str) -> None:
         os.environ |= s3.environment
         os.environ |= {"MILLRACE_REDIS_URL": redis.url, "MILLRACE_MODELS": REPOSITORY}
         console.print(f"redis-server on port {redis.port}, S3 endpoint at {s3.endpoint}")
-        with console.status("training a digit classifier"):
-            recipe = classifier("digits")
-            data = load_digits(recipe.architecture)
-            model = train_in_memory(recipe, data)
+        model, data = trained(console)
         console.print(f"trained on {len(data.seen):,} digits")
         with console.status("exporting it and filling the bucket"):
             labels = fill_bucket(model, data.unseen)
         console.print(f"{len(labels):,} held-out digits in s3://{BUCKET}/digits")
-        serve = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
-        with crew_of(processes, serve):
+        with crew_of(processes, SERVE):
             with listing_progress() as listed:
-                job = submit(
-                    f"s3://{BUCKET}/digits",
-                    model="digits",
-                    output=f"s3://{BUCKET}/predictions",
-                    chunk_size=16,
-                    progress=listed,
-                )
+                job = submit_digits(progress=listed)
             with prediction_progress() as predicted:
 
                 def progress(status: JobStatus) -> None:
@@ -65,6 +56,25 @@ def run_demo(processes: int, keep: str) -> None:
                 status = job.wait(WITHIN_S, progress=progress, poll_s=0.1)
         right, copy = _compare(job, labels, Path(keep))
     _show(status, right, copy)
+
+
+def trained(console: Console) -> tuple[Any, Dataset]:
+    """The model, and the digits it was trained with and has not seen."""
+    with console.status("training a digit classifier"):
+        recipe = classifier("digits")
+        data = load_digits(recipe.architecture)
+        return train_in_memory(recipe, data), data
+
+
+def submit_digits(**more: Any) -> Job:
+    """A job over the bucket, of small chunks, so that there is something to see."""
+    return submit(
+        f"s3://{BUCKET}/digits",
+        model="digits",
+        output=f"s3://{BUCKET}/predictions",
+        chunk_size=16,
+        **more,
+    )
 
 
 def fill_bucket(model: Any, digits: Labelled) -> dict[str, str]:

@@ -10,19 +10,14 @@ import boto3
 from rich.console import Console
 
 from millrace.cli.ctrl_c import CtrlC
-from millrace.cli.digits_demo import BUCKET, REPOSITORY, fill_bucket
+from millrace.cli.digits_demo import BUCKET, REPOSITORY, SERVE, fill_bucket, submit_digits, trained
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.cli.local import crew_of
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.models.labelled import Labelled
-from millrace.models.recipes import classifier
-from millrace.models.train import train_in_memory
-from millrace.models.training_data import load_digits
-from millrace.producer import submit
 
-CHUNK_SIZE = 16
 TOKENS = ("MILLRACE_OPERATOR_TOKEN", "MILLRACE_VIEWER_TOKEN", "MILLRACE_TOKENS_FILE")
 """Whoever is at this machine is let in; tokens of another server would contradict that."""
 
@@ -47,20 +42,11 @@ def run_web_demo(processes: int, port: int) -> None:
         }
         for name in TOKENS:
             os.environ.pop(name, None)
-        with console.status("training a digit classifier"):
-            recipe = classifier("digits")
-            data = load_digits(recipe.architecture)
-            model = train_in_memory(recipe, data)
+        model, data = trained(console)
         with console.status("exporting it and filling a bucket"):
             images = _fill_bucket(model, data.unseen)
-        serve = {"MILLRACE_MODEL": "digits", "MILLRACE_LOG_LEVEL": "warning"}
-        with crew_of(processes, serve):
-            job = submit(
-                f"s3://{BUCKET}/digits",
-                model="digits",
-                output=f"s3://{BUCKET}/predictions",
-                chunk_size=CHUNK_SIZE,
-            )
+        with crew_of(processes, SERVE):
+            job = submit_digits()
             settings = HttpSettings.load(
                 http_host="127.0.0.1",
                 http_port=port,

@@ -87,6 +87,14 @@ def refuse_missing() -> None:
 
     from millrace.core.errors import MissingExtra
 
-    for library in ("fastapi", "uvicorn", "python_multipart", "jinja2", "PIL", "numpy"):
+    for library in (
+        "fastapi",
+        "uvicorn",
+        "python_multipart",
+        "jinja2",
+        "PIL",
+        "numpy",
+        "prometheus_client",
+    ):
         if find_spec(library) is None:
             raise MissingExtra(library, "http")

@@ -129,14 +129,22 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-_REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
+_AVERAGED = ("L", "LA", "RGB", "RGBA", "CMYK")
+_GREEDY = ("WEBP", "JPEG2000", "AVIF")
+"""Their decoders take up to 20 bytes of memory a pixel, twice as many as anything else here."""
 
 
 def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
     """An encoded picture as a WebP of at most `side` × `side` pixels, upright; a tiny one is
-    enlarged by a whole factor, its pixels left sharp. Raises as `opened` does."""
+    enlarged by a whole factor, its pixels left sharp. Raises as `opened` does.
+
+    It takes up to 10 bytes of memory for each of `max_pixels`: of formats whose decoders take
+    more only half as many pixels are decoded.
+    """
     allow_pixels(max_pixels)
     with opened(data, max_pixels=max_pixels) as image:
+        if image.format in _GREEDY:
+            _refuse_bomb(image, max_pixels // 2)
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
         stored = orientation(image)
@@ -157,7 +165,12 @@ def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:
-    """A picture much larger than `side` coarsely shrunk to no less than that, where its mode
-    allows: what follows makes copies."""
+    """A picture much larger than `side` coarsely shrunk to no less than that, for what follows
+    makes copies, of some modes many times as large."""
     times = max(image.size) // side
-    return image.reduce(times) if times > 1 and image.mode in _REDUCIBLE else image
+    if times < 2:
+        return image
+    if image.mode in _AVERAGED:
+        return image.reduce(times)
+    size = (max(1, image.width // times), max(1, image.height // times))
+    return image.resize(size, Image.Resampling.NEAREST)

@@ -13,6 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.support import wait_until
@@ -77,6 +78,24 @@ class Browser:
     def press(self, *keys: str) -> None:
         """Keys, wherever the focus is."""
         self.driver.switch_to.active_element.send_keys(*keys)
+
+    def tab_to(self, selector: str, *, back: bool = False, most: int = 150) -> None:
+        """The focus on the next such element, by Tab alone (`back`: with Shift)."""
+        for _ in range(most):
+            self.press(*((Keys.SHIFT,) if back else ()), Keys.TAB)
+            if self.script("return document.activeElement.matches(arguments[0])", selector):
+                return
+        raise AssertionError(f"Tab does not lead to {selector}")
+
+    def seen(self, is_seen: bool) -> None:
+        """As if another tab lay before this one, or no more."""
+        self.script(
+            """
+            Object.defineProperty(document, "hidden", {value: !arguments[0], configurable: true});
+            document.dispatchEvent(new Event("visibilitychange"));
+            """,
+            is_seen,
+        )
 
     @property
     def focused(self) -> str:

@@ -162,8 +162,13 @@ async def answer(request: Request, error: Exception) -> Response:
         problem.headers["x-request-id"] = request_id
     if problem.status >= 500 and problem.code != "internal":
         log.warning("a request failed", path=request.url.path, error=problem.detail)
-    if _is_page(request):
-        page: ErrorPage = request.app.state.error_page
+    return shown(request, problem)
+
+
+def shown(request: Request, problem: Problem) -> Response:
+    """The problem as a page, or as problem details where it is not a page that asks."""
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    if page is not None and _is_page(request):
         return page(request, problem)
     return problem.response(request.url.path)
 
@@ -181,9 +186,10 @@ def _allowed(request: Request) -> str:
 
 
 def _is_page(request: Request) -> bool:
-    return not request.url.path.startswith("/v1/") and "text/html" in request.headers.get(
-        "accept", ""
-    )
+    """A browser asks for a page, or htmx, which takes anything, for a piece of one."""
+    if request.url.path.startswith("/v1/"):
+        return False
+    return "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers
 
 
 def install(app: FastAPI) -> None:

@@ -7,16 +7,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from millrace.core.errors import Unauthenticated
 from millrace.producer.http.access import COOKIE, SESSION_S, Access
 
 router = APIRouter(include_in_schema=False)
 
-LoginPage = Callable[[Request, str, str | None], str]
-"""HTML of the form, which posts `token` and `next` to `/login`, given where to go afterwards and
-what went wrong: `app.state.login_page`, which is the dashboard's."""
+LoginPage = Callable[[Request, str, str | None, int], Response]
+"""The form, which posts `token` and `next` to `/login`, given where to go afterwards, what went
+wrong and the status of the answer: `app.state.login_page`."""
 
 
 @router.get("/login")
@@ -71,8 +71,4 @@ def local(path: str) -> str:
 
 def _form(request: Request, path: str, problem: str | None, status: int) -> Response:
     page: LoginPage = request.app.state.login_page
-    headers = {
-        "cache-control": "no-store",
-        "content-security-policy": "default-src 'self'; form-action 'self'; frame-ancestors 'none'",
-    }
-    return HTMLResponse(page(request, local(path), problem), status, headers)
+    return page(request, local(path), problem, status)

@@ -97,19 +97,32 @@ class Watcher:
         self._redis = services.redis
         self._board = board
         self._watched: dict[str, Watched] = {}
+        self._open = 0
         self._task: asyncio.Task[None] | None = None
         self._limiter = CapacityLimiter(1)
         self._stopping = False
 
     @property
     def listeners(self) -> int:
-        return sum(watched.listeners for watched in self._watched.values())
+        """Event streams that are open, those of pages as well."""
+        return self._open
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """For one more event stream. Raises Busy."""
+        if self._open >= MOST_LISTENERS:
+            raise Busy(f"{MOST_LISTENERS} event streams are open already")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     async def stream(self, job: str, last_id: str | None = None) -> AsyncGenerator[bytes]:
         """The frames of an event stream, from what the listener with that last id has not seen; the
         first is empty, and comes once the job is found. Raises JobNotFound, Busy."""
         posted = await self._board.posted(job)
-        with self._listening(job, posted) as watched:
+        with self.place(), self._listening(job, posted) as watched:
             yield b""
             yield b"retry: %d\n\n" % RECONNECT_MS
             number = watched.seen(last_id)
@@ -136,8 +149,6 @@ class Watcher:
 
     @contextmanager
     def _listening(self, job: str, posted: Posted) -> Iterator[Watched]:
-        if self.listeners >= MOST_LISTENERS:
-            raise Busy(f"{MOST_LISTENERS} event streams are open already")
         watched = self._watched.get(job)
         if watched is None:
             watched = self._watched[job] = Watched(job, posted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -16,6 +16,7 @@ from millrace.producer.http.requests import JobIdPath, RetryRequest
 from millrace.producer.web.actions import ACTIONS, CANCEL, PAUSE, RESUME, RETRY, Action
 from millrace.producer.web.dashboard import dashboard
 from millrace.producer.web.pages import Who, page
+from millrace.producer.web.stamps import new_stamp, stamped_job
 
 router = APIRouter(include_in_schema=False)
 
@@ -28,21 +29,28 @@ def ask(request: Request, job: JobIdPath, action: str, caller: Operator) -> Resp
     found = _action(action)
     dashboard(request).backend.services.jobs.spec(job)
     who = Who.of(request, caller)
-    return page("confirm.html", who=who, job_id=job, action=found)
+    return page("confirm.html", who=who, job_id=job, action=found, stamp=new_stamp())
 
 
 @router.post("/jobs/{job}/{action}")
-def act(request: Request, job: JobIdPath, action: str, _: Operator) -> Response:
+def act(
+    request: Request,
+    job: JobIdPath,
+    action: str,
+    _: Operator,
+    stamp: Annotated[str, Form(alias="request", max_length=40)] = "",
+) -> Response:
     """Do it, and go back to the job, or on to the new one."""
     found = _action(action)
-    about = _do(dashboard(request).backend, found, job)
+    about = _do(dashboard(request).backend, found, job, stamp)
     return RedirectResponse(f"/jobs/{about}?done={found.name}", 303)
 
 
-def _do(backend: Backend, action: Action, job: str) -> str:
+def _do(backend: Backend, action: Action, job: str, stamp: str) -> str:
     """The job to look at afterwards. Raises JobNotFound, JobConflict."""
     if action is RETRY:
-        return control.retry(backend, job, RetryRequest(), None)
+        model = backend.services.jobs.spec(job).model.name
+        return control.retry(backend, job, RetryRequest(), stamped_job(model, stamp))
     {CANCEL: control.cancel, PAUSE: control.pause, RESUME: control.resume}[action](backend, job)
     return job
 

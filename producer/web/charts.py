@@ -37,8 +37,10 @@ class Chart:
     mean: float
 
 
-def chart_of(throughput: Throughput) -> Chart | None:
+def chart_of(throughput: Throughput, started_ms: int | None = None) -> Chart | None:
     """None while there are fewer than `FEWEST` columns, which make no line.
+
+    Moments count from when the job `started`: a chart of a long job need not begin there.
 
     A completion is a whole chunk, so narrow columns jump: each is drawn as the mean of its
     neighbourhood, as wide as a tenth of the chart, and a second at least.
@@ -60,8 +62,10 @@ def chart_of(throughput: Throughput) -> Chart | None:
     line = "M" + "L".join(points)
     levels = [Tick(y(n * step), _short(n * step)) for n in range(round(top / step) + 1)]
     seconds = (len(rates) - 1) * throughput.width_s
+    since = 0.0 if started_ms is None else max(0, throughput.since_ms - started_ms) / 1000
     moments = [
-        Tick(round(LEFT + share * inner_width, 1), _span(share * seconds)) for share in (0, 0.5, 1)
+        Tick(round(LEFT + share * inner_width, 1), _span(since + share * seconds))
+        for share in (0, 0.5, 1)
     ]
     if len({moment.text for moment in moments}) < 3:
         moments = moments[::2]

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import CorruptRecord, MillraceError
+from millrace.core.errors import MillraceError
 from millrace.core.job import JobSpec
+from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
-from millrace.core.outcome import decode_outcome
 from millrace.core.services import Services
 from millrace.producer.http.pool import Pool
 from millrace.producer.web.gallery import best_of
 from millrace.producer.web.job_files import JobFiles
+from millrace.producer.web.outcomes import outcomes_of
 
 log = get_logger(__name__)
 
@@ -28,6 +29,8 @@ MOST_LABELS = 30_000
 """Labels come from models and objects that others made; more of them are counted as others."""
 STRIDE_S = 2.0
 """Counting one job goes on for so long before the next one's turn."""
+AGAIN_S = 30.0
+"""When storage did not answer, how long it is left alone."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,13 @@ class Counted:
     others: int = 0
     images: int = 0
     """With a prediction that is a class."""
+    failed_at: float | None = None
+    """When reading failed last, by `time.monotonic`."""
+
+    @property
+    def resting(self) -> bool:
+        """Whether it failed a moment ago, so that nothing is read now."""
+        return self.failed_at is not None and time.monotonic() - self.failed_at < AGAIN_S
 
     def add(self, chunk: int, labels: Counter[str]) -> None:
         index = chunk >> 3
@@ -62,13 +72,15 @@ class Counted:
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
     """`top` are the most frequent (label, images), `more` all images of the other classes;
-    `waiting` counts finished chunks that are not counted yet."""
+    `waiting` counts finished chunks that are to be counted yet: none while they cannot be read,
+    of which `away` tells."""
 
     top: list[tuple[str, int]]
     more: int
     classes: int
     images: int
     waiting: int
+    away: bool = False
 
 
 class Classes:
@@ -90,14 +102,16 @@ class Classes:
             self._jobs.move_to_end(spec)
             if len(self._jobs) > JOBS_KEPT:
                 self._jobs.popitem(last=False)
-            waiting = sum(1 for _ in set_bits(counted.missing(finished)))
+            missing = sum(1 for _ in set_bits(counted.missing(finished)))
+            away = missing > 0 and counted.resting
+            waiting = 0 if away else missing
             if waiting and spec not in self._asked and not self._closed:
                 self._asked.append(spec)
                 self._pool.submit(self._count_next)
             top = counted.best.most_common(most)
             shown = sum(images for _, images in top)
             classes = len(counted.best) + bool(counted.others)
-            return ClassCounts(top, counted.images - shown, classes, counted.images, waiting)
+            return ClassCounts(top, counted.images - shown, classes, counted.images, waiting, away)
 
     def close(self) -> None:
         """Count no more; nobody waits for the chunk that is being read."""
@@ -113,6 +127,7 @@ class Classes:
             try:
                 self._count(spec, counted)
             except MillraceError as error:
+                counted.failed_at = time.monotonic()
                 log.warning("classes are not counted", job=spec.job_id, error=error.message)
             except Exception as error:
                 log.error("counting classes failed", job=spec.job_id, exc_info=error)
@@ -123,19 +138,11 @@ class Classes:
         for chunk in set_bits(counted.missing(self._services.jobs.done_bitmap(spec.job_id))):
             if self._closed or time.monotonic() > until:
                 return
-            try:
-                labels = _best_labels(directory.read_chunk(spec.plan, chunk) or b"")
-            except CorruptRecord as error:
-                log.warning("a chunk is not counted", job=spec.job_id, error=error.message)
-                labels = Counter()
+            labels = _best_labels(directory, spec, chunk)
             with self._lock:
                 counted.add(chunk, labels)
 
 
-def _best_labels(body: bytes) -> Counter[str]:
-    labels: Counter[str] = Counter()
-    for line in body.splitlines():
-        best = best_of(decode_outcome(line))
-        if best is not None:
-            labels[best["label"]] += 1
-    return labels
+def _best_labels(directory: JobDirectory, spec: JobSpec, chunk: int) -> Counter[str]:
+    best = map(best_of, outcomes_of(directory, spec, chunk))
+    return Counter(one["label"] for one in best if one is not None)

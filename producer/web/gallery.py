@@ -15,7 +15,7 @@ from typing import Any, Literal
 from millrace.core.bitmaps import set_bits
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
-from millrace.core.outcome import decode_outcome
+from millrace.producer.web.outcomes import outcomes_of
 
 PAGE = 24
 MOST_CHUNKS = 64
@@ -99,7 +99,7 @@ def page_of(
 ) -> Page:
     """The outcomes from row `start` on that are `wanted`, of the chunks `finished` has bits for.
 
-    Raises the store's errors, CorruptRecord.
+    Raises the store's errors.
     """
     deadline = time.monotonic() + within_s
     found: list[Found] = []
@@ -108,13 +108,11 @@ def page_of(
         first = max(start, chunk * spec.chunk_size)
         if read == most_chunks or (read and time.monotonic() > deadline):
             return Page(found, first, looked)
-        body = directory.read_chunk(spec.plan, chunk)
         skipped = first - chunk * spec.chunk_size
-        for row, line in enumerate((body or b"").splitlines()[skipped:], first):
+        for row, outcome in enumerate(outcomes_of(directory, spec, chunk, skipped), first):
             if len(found) == size:
                 return Page(found, row, looked)
             looked += 1
-            outcome = decode_outcome(line)
             if wanted.accepts(outcome):
                 found.append(Found(row, outcome))
     return Page(found, None, looked)

@@ -11,16 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from millrace.core.errors import JobNotFound, MillraceError
-from millrace.core.job import TAKES_WORK
-from millrace.core.outcome import decode_outcome
+from millrace.core.job import TAKES_WORK, JobSpec
 from millrace.producer.http.access import Caller, page_viewer, viewer
 from millrace.producer.http.requests import JobIdPath
 from millrace.producer.web.actions import ACTIONS
 from millrace.producer.web.dashboard import FRESH_S, Dashboard, dashboard
 from millrace.producer.web.gallery import Kind, Page, Wanted, page_of
 from millrace.producer.web.job_view import JobView, view_of
-from millrace.producer.web.pages import Who, html, page, problem_fragment
+from millrace.producer.web.outcomes import outcomes_of
+from millrace.producer.web.pages import Who, html, page
+from millrace.producer.web.stamps import new_stamp
 from millrace.producer.web.streams import News, stream
+from millrace.producer.web.thumbnails import SIDES, said, version_of
 
 PIECES = ("controls", "progress", "chart", "errors", "classes", "workers")
 """What of the page is brought up to date: template `_NAME.html`, event `NAME`."""
@@ -38,20 +40,23 @@ Viewer = Annotated[Caller, Depends(page_viewer)]
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """A page of outcomes and the filter it was made by; `query` leads on with the same one."""
+    """A page of outcomes and the filter it was made by; `query` leads on with the same one,
+    `version` is for its thumbnails, and `problem` is why there is nothing."""
 
     wanted: Wanted
     page: Page
     continued: bool
     query: str
+    version: str
+    problem: MillraceError | None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The pieces of a page, and whether its classes are being counted yet."""
+    """The pieces of a page, and whether results are being read for them yet."""
 
     news: News
-    counting: bool
+    reading: bool
 
 
 def asked_for(
@@ -90,6 +95,7 @@ async def job_page(
             view=view,
             gallery=_gallery(web, view.job.job_id, wanted, after),
             actions=ACTIONS,
+            stamp=new_stamp(),
             notice=action and {"text": action.done, "tone": "good"},
         )
 
@@ -104,27 +110,27 @@ async def live(
     web, who = dashboard(request), Who.of(request, caller)
     await web.backend.board.posted(job)  # no stream about no job
 
-    counting = True
+    reading = True
 
     async def news() -> News:
-        nonlocal counting
+        nonlocal reading
         try:
             posted = await web.backend.board.posted(job)
             # Of a job that stands still the same is shown for a while, for all who look at it.
-            still = not counting and posted.status.state not in TAKES_WORK
+            still = not reading and posted.status.state not in TAKES_WORK
             found: Seen = await web.shared.get(
                 ("job", job, who.acts, posted.body if still else b""),
                 lambda: _seen(view_of(web, posted), who),
                 STILL_S if still else FRESH_S,
             )
-            counting = found.counting
+            reading = found.reading
             return found.news
         except JobNotFound:
             return News(over=True)  # it was deleted
         except MillraceError:
             return News()  # Redis is away: what stands there stays
 
-    return stream(request, news, web.ended)
+    return await stream(request, news)
 
 
 @router.get("/jobs/{job}/gallery")
@@ -138,10 +144,7 @@ def gallery(
     """Some of its outcomes, to stand in its page."""
     web = dashboard(request)
     status = web.backend.board.read(job).status
-    try:
-        found = _gallery(web, job, wanted, after)
-    except MillraceError as error:
-        return problem_fragment(error)
+    found = _gallery(web, job, wanted, after)
     answer = page("_gallery.html", gallery=found, view={"job": status})
     if not after:
         answer.headers["hx-replace-url"] = f"/jobs/{job}?{found.query}".rstrip("&?")
@@ -155,8 +158,9 @@ def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Respons
     spec = web.files.spec(job)
     named = web.files.row(spec, row)
     chunk, at = divmod(row, spec.chunk_size)
-    body = web.files.directory(spec).read_chunk(spec.plan, chunk)
-    lines = (body or b"").splitlines()
+    outcome = next(outcomes_of(web.files.directory(spec), spec, chunk, at), None)
+    # It is made before the browser asks for it, to say in words if there is none.
+    thumbnail = web.thumbnails.of(spec, row, SIDES[1])
     return page(
         "image.html",
         who=Who.of(request, caller),
@@ -166,7 +170,9 @@ def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Respons
         key=named.key,
         etag=named.etag,
         size=named.size,
-        outcome=decode_outcome(lines[at]) if at < len(lines) else None,
+        outcome=outcome,
+        version=version_of(spec),
+        unseen=said(thumbnail.problem) if thumbnail and thumbnail.problem else "",
     )
 
 
@@ -176,15 +182,16 @@ def _seen(view: JobView, who: Who) -> Seen:
     }
     done = view.job.counts.total - view.job.counts.pending
     pieces |= {"say": view.say, "more": str(done or "")}
-    return Seen(News(pieces, over=not view.live), view.classes.waiting > 0)
+    return Seen(News(pieces, over=not view.live), view.reading)
 
 
 def _gallery(web: Dashboard, job: str, wanted: Wanted, after: int) -> Gallery:
-    services = web.backend.services
-    spec = services.jobs.spec(job)
-    # A chunk that holds no error need not be read to find one.
-    chunks = services.jobs.failed_bitmap if wanted.only_errors else services.jobs.done_bitmap
-    found = page_of(web.files.directory(spec), spec, chunks(job), wanted, after)
+    spec = web.files.spec(job)
+    problem = None
+    try:
+        found = _page(web, spec, wanted, after)
+    except MillraceError as error:
+        found, problem = Page([], None, 0), error
     fields = {
         "kind": "" if wanted.kind == "all" else wanted.kind,
         "label": wanted.label,
@@ -193,7 +200,15 @@ def _gallery(web: Dashboard, job: str, wanted: Wanted, after: int) -> Gallery:
         "most": wanted.most,
     }
     query = urlencode({name: value for name, value in fields.items() if value not in ("", None)})
-    return Gallery(wanted, found, after > 0, f"{query}&" if query else "")
+    query = f"{query}&" if query else ""
+    return Gallery(wanted, found, after > 0, query, version_of(spec), problem)
+
+
+def _page(web: Dashboard, spec: JobSpec, wanted: Wanted, after: int) -> Page:
+    jobs = web.backend.services.jobs
+    # A chunk that holds no error need not be read to find one.
+    chunks = jobs.failed_bitmap if wanted.only_errors else jobs.done_bitmap
+    return page_of(web.files.directory(spec), spec, chunks(spec.job_id), wanted, after)
 
 
 def _number(text: str) -> float | None:

@@ -8,6 +8,7 @@ from millrace.core.errors import MillraceError
 from millrace.core.fleet import SeenWorker
 from millrace.core.job import JobSpec
 from millrace.core.log import get_logger
+from millrace.core.record import to_ms
 from millrace.core.status import JobStatus
 from millrace.core.topology import queue_name
 from millrace.producer.http.board import Posted
@@ -15,20 +16,23 @@ from millrace.producer.web.actions import Action, actions_for
 from millrace.producer.web.charts import Chart, chart_of
 from millrace.producer.web.classes import ClassCounts
 from millrace.producer.web.dashboard import Dashboard
+from millrace.producer.web.error_samples import Samples
 from millrace.producer.web.gallery import Found
 from millrace.producer.web.shown import percent, words
+from millrace.producer.web.thumbnails import version_of
 
 log = get_logger(__name__)
 
 CLASSES_SHOWN = 23
 """With the rest of them in one more line they fill the columns they stand in."""
-NOTHING_COUNTED = ClassCounts([], 0, 0, 0, 0)
+NO_SAMPLES = Samples({}, more=False)
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """`errors` are (`stage/code`, images, some of them), most first; `took` is in seconds; `live`
-    says that more is to come; `say` is what a screen reader says of changes."""
+    """`errors` are (`stage/code`, images, some of them), most first; `took` is in seconds;
+    `version` tells its thumbnails from those of another job of its name; `reading` says that
+    results are being read for this view; `say` is what a screen reader says of changes."""
 
     job: JobStatus
     actions: list[Action]
@@ -37,8 +41,14 @@ class JobView:
     classes: ClassCounts
     workers: list[SeenWorker]
     took: float | None
-    live: bool
+    version: str
+    reading: bool
     say: str
+
+    @property
+    def live(self) -> bool:
+        """Whether more is to come."""
+        return self.reading or not self.job.terminal
 
 
 def view_of(dashboard: Dashboard, posted: Posted) -> JobView:
@@ -46,21 +56,21 @@ def view_of(dashboard: Dashboard, posted: Posted) -> JobView:
     job, services = posted.status, dashboard.backend.services
     spec = services.jobs.spec(job.job_id)
     classes = _classes(dashboard, spec)
-    chart = chart_of(
-        dashboard.throughput.of(job.job_id, posted.pace, None if job.terminal else posted.now_ms)
-    )
+    samples = _samples(dashboard, spec, job)
+    throughput = dashboard.throughput.of(spec, posted.pace, None if job.terminal else posted.now_ms)
     took = None
     if job.started_at is not None and job.completed_at is not None:
         took = (job.completed_at - job.started_at).total_seconds()
     return JobView(
         job=job,
         actions=actions_for(job),
-        chart=chart,
-        errors=_errors(dashboard, spec, job),
+        chart=chart_of(throughput, to_ms(job.started_at) if job.started_at else None),
+        errors=_errors(job, samples),
         classes=classes,
         workers=_workers(services.fleet.workers(), job),
         took=took,
-        live=not job.terminal or classes.waiting > 0,
+        version=version_of(spec),
+        reading=classes.waiting > 0 or samples.more,
         say=_say(job),
     )
 
@@ -70,19 +80,20 @@ def _classes(dashboard: Dashboard, spec: JobSpec) -> ClassCounts:
     return dashboard.classes.of(spec, finished, CLASSES_SHOWN)
 
 
-def _errors(
-    dashboard: Dashboard, spec: JobSpec, job: JobStatus
-) -> list[tuple[str, int, list[Found]]]:
+def _samples(dashboard: Dashboard, spec: JobSpec, job: JobStatus) -> Samples:
     if not job.errors.by_code:
-        return []
+        return NO_SAMPLES
     try:
         bitmap = dashboard.backend.services.jobs.failed_bitmap(job.job_id)
-        samples = dashboard.errors.of(spec, bitmap)
+        return dashboard.errors.of(spec, bitmap, job.errors.by_code)
     except MillraceError as error:
         log.warning("no samples of errors", job=job.job_id, error=error.message)
-        samples = {}
+        return NO_SAMPLES
+
+
+def _errors(job: JobStatus, samples: Samples) -> list[tuple[str, int, list[Found]]]:
     by_count = sorted(job.errors.by_code.items(), key=lambda item: (-item[1], item[0]))
-    return [(code, images, samples.get(code, [])) for code, images in by_count]
+    return [(code, images, samples.found.get(code, [])) for code, images in by_count]
 
 
 def _workers(workers: list[SeenWorker], job: JobStatus) -> list[SeenWorker]:

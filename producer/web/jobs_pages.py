@@ -1,18 +1,19 @@
-"""The front page: jobs with live bars, by state and model, a page at a time. And the workers."""
+"""The front page: jobs with live bars, by state, model and label, a page at a time; the workers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import MillraceError
-from millrace.core.job import JobState
+from millrace.core.errors import MillraceError, UsageError
+from millrace.core.job import JobState, parse_label
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
 from millrace.producer.http.access import Caller, page_viewer, viewer
@@ -24,17 +25,20 @@ from millrace.producer.web.streams import News, stream
 
 PER_PAGE = 25
 CALM_S = 3.0
-"""How old a list may be of which every job has ended: another one may begin."""
+"""How old a list may be of which every job has ended, for another one may begin; and one that
+only some jobs belong to, for which many may have to be looked at."""
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which jobs, as the address says. What is no state or model chooses nothing."""
+    """Which jobs, as the address says. What is no state, model or label chooses nothing."""
 
     state: str = ""
     model: str = ""
+    label: str = ""
+    """`NAME=VALUE`"""
     cursor: str = ""
 
     @classmethod
@@ -43,60 +47,61 @@ class Chosen:
         state = asked.get("state", "")
         return cls(
             state=state if state in {*JobState} else "",
-            model=asked.get("model", "")[:160],
+            model=_if_read(ModelRef.parse, asked.get("model", "")),
+            label=_if_read(parse_label, asked.get("label", "")),
             cursor=asked.get("cursor", "")[:300],
         )
 
     def query(self, cursor: str = "") -> str:
-        fields = {"state": self.state, "model": self.model, "cursor": cursor}
+        fields = {"state": self.state, "model": self.model, "label": self.label, "cursor": cursor}
         return urlencode({name: value for name, value in fields.items() if value})
 
     @property
     def wanted(self) -> Wanted:
-        states = frozenset({JobState(self.state)}) if self.state else frozenset()
-        return Wanted(states=states, model=ModelRef.parse(self.model) if self.model else None)
+        return Wanted(
+            states=frozenset({JobState(self.state)}) if self.state else frozenset(),
+            model=ModelRef.parse(self.model) if self.model else None,
+            labels=dict([parse_label(self.label)]) if self.label else {},
+        )
 
 
 @router.get("/")
 def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> Response:
     """The list of jobs."""
     chosen, web = Chosen.of(request), dashboard(request)
-    found = _page(web, chosen)
     models = {*known_models(web.backend), chosen.model} - {""}
     return page(
         "jobs.html",
         here="/",
         who=Who.of(request, caller),
-        jobs=found.jobs,
-        chosen=chosen,
         query=chosen.query(chosen.cursor),
-        newer=(chosen.query() or "all") if chosen.cursor else "",
-        older=chosen.query(found.next_cursor) if found.next_cursor else "",
         states=[*JobState],
         models=sorted(models),
+        **_shown(chosen, _page(web, chosen)),
     )
 
 
 @router.get("/live")
-async def live(request: Request, _: Annotated[Caller, Depends(viewer)]) -> Response:
-    """The rows of the same page, again whenever they change."""
-    chosen, web = Chosen.of(request), dashboard(request)
+async def live(request: Request, caller: Annotated[Caller, Depends(viewer)]) -> Response:
+    """The list of the same page, again whenever it changes."""
+    chosen, web, who = Chosen.of(request), dashboard(request), Who.of(request, caller)
 
     active = True
 
-    def rows() -> tuple[str, bool]:
-        found = _page(web, chosen).jobs
-        return html("_job_rows.html", jobs=found), any(not job.terminal for job in found)
+    def listed() -> tuple[str, bool]:
+        found = _page(web, chosen)
+        shown = html("_job_list.html", who=who, **_shown(chosen, found))
+        return shown, any(not job.terminal for job in found.jobs)
 
     async def news() -> News:
         nonlocal active
-        fresh_s = FRESH_S if active else CALM_S
+        fresh_s = FRESH_S if active and not chosen.wanted else CALM_S
         with suppress(MillraceError):  # Redis is away: what stands there stays
-            shown, active = await web.shared.get(("jobs", chosen), rows, fresh_s)
-            return News({"rows": shown})
+            shown, active = await web.shared.get(("jobs", chosen, who.acts), listed, fresh_s)
+            return News({"jobs": shown})
         return News()
 
-    return stream(request, news, web.ended)
+    return await stream(request, news)
 
 
 @router.get("/workers")
@@ -115,6 +120,24 @@ def _page(web: Dashboard, chosen: Chosen) -> JobsPage:
         cursor=chosen.cursor or None,
         wanted=chosen.wanted,
     )
+
+
+def _shown(chosen: Chosen, found: JobsPage) -> dict[str, Any]:
+    """What the list is drawn from."""
+    return {
+        "jobs": found.jobs,
+        "chosen": chosen,
+        "newer": (chosen.query() or "all") if chosen.cursor else "",
+        "older": chosen.query(found.next_cursor) if found.next_cursor else "",
+    }
+
+
+def _if_read(parse: Callable[[str], object], text: str) -> str:
+    """The text, if it can be read."""
+    with suppress(UsageError):
+        parse(text)
+        return text
+    return ""
 
 
 def known_models(backend: Backend) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -14,26 +11,26 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from millrace.core.errors import MillraceError, UsageError
-from millrace.core.job import JobSpec
+from millrace.core.job import JobSpec, parse_label
 from millrace.core.model_ref import ModelRef
 from millrace.producer.http.access import Caller, page_operator
+from millrace.producer.http.problems import status_for
 from millrace.producer.http.requests import JobRequest, spec_of_request
 from millrace.producer.preview import Preview, preview
 from millrace.producer.web.dashboard import Dashboard, dashboard
 from millrace.producer.web.jobs_pages import known_models
 from millrace.producer.web.pages import Who, page, problem_fragment, wants_fragment
+from millrace.producer.web.stamps import new_stamp, stamped_job
 
 PREVIEW_WITHIN_S = 10.0
-MOST_CHARACTERS = 8192
 
 FIELDS = (
     "source", "model", "output", "include", "exclude", "manifest", "top_k", "chunk_size",
-    "priority", "layout", "error_threshold", "deadline", "job_id",
+    "priority", "layout", "error_threshold", "deadline", "labels", "notify", "job_id",
 )  # fmt: skip
 MORE = FIELDS[3:]
 """Those that hide behind `More choices`."""
 USUAL = {"priority": "normal", "layout": "chunks"}
-_REQUEST = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 
 router = APIRouter(include_in_schema=False)
 
@@ -44,7 +41,7 @@ async def fields_of(request: Request) -> dict[str, str]:
     """What a form holds, blanks around it taken away."""
     async with request.form(max_files=0, max_fields=40) as form:
         return {
-            name: str(value).strip()[:MOST_CHARACTERS]
+            name: str(value).strip()
             for name in (*FIELDS, "request")
             if (value := form.get(name)) is not None
         }
@@ -83,7 +80,7 @@ def submit(request: Request, caller: Operator, asked: Asked) -> Response:
         spec = _spec(web, asked)
         web.backend.lister.submit(spec)
     except MillraceError as error:
-        return _form(request, caller, asked, problem=error, status=422)
+        return _form(request, caller, asked, problem=error, status=status_for(error))
     return RedirectResponse(f"/jobs/{spec.job_id}", 303)
 
 
@@ -96,8 +93,7 @@ def _form(
     found: Preview | None = None,
     status: int = 200,
 ) -> Response:
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    shown: dict[str, Any] = {**dict.fromkeys(FIELDS, ""), "request": stamp, **asked}
+    shown: dict[str, Any] = {**dict.fromkeys(FIELDS, ""), "request": new_stamp(), **asked}
     backend = dashboard(request).backend
     models = known_models(backend)
     if len(models) == 1:
@@ -119,19 +115,23 @@ def _form(
 def _spec(web: Dashboard, asked: dict[str, str]) -> JobSpec:
     """Raises UsageError, and what `spec_of_request` raises."""
     given: dict[str, Any] = {name: asked[name] for name in FIELDS if asked.get(name)}
-    for name in ("include", "exclude"):
-        given[name] = given.get(name, "").split()
+    given |= {name: _lines(asked.get(name, "")) for name in ("include", "exclude")}
+    given["labels"] = dict(map(parse_label, _lines(asked.get("labels", ""))))
     try:
         request = JobRequest(**given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]).replace("_", " ")
         raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
-    job_id = request.job_id
-    if job_id is None and _REQUEST.fullmatch(asked.get("request", "")):
-        # The form's own stamp, so that a form that is sent twice asks for one job.
-        job_id = f"{ModelRef.parse(request.model).name}-{asked['request']}"
+    job_id = request.job_id or stamped_job(
+        ModelRef.parse(request.model).name, asked.get("request", "")
+    )
     return spec_of_request(web.backend.services, request, job_id)
+
+
+def _lines(text: str) -> list[str]:
+    """Of a field that takes one thing a line."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _preview(web: Dashboard, spec: JobSpec) -> Preview:

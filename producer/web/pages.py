@@ -98,9 +98,9 @@ def error_page(request: Request, problem: Problem) -> Response:
     return answer
 
 
-def login_page(request: Request, path: str, problem: str | None) -> str:
+def login_page(request: Request, path: str, problem: str | None, status: int) -> Response:
     """The form that takes a token."""
-    return html("login.html", next=path, problem=problem)
+    return page("login.html", status=status, next=path, problem=problem)
 
 
 def _who(request: Request) -> Who | None:

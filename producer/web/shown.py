@@ -33,8 +33,11 @@ TONES: dict[str, str] = {
 
 def visible(text: object) -> Markup:
     """Any text as HTML in which nothing hides: what shows nothing by itself is spelled out."""
+    text = str(text)
+    if text.isprintable():
+        return escape(text)
     shown: list[Markup] = []
-    for letter in str(text):
+    for letter in text:
         if unicodedata.category(letter) in _ODD:
             shown.append(Markup('<span class="odd">U+{:04X}</span>').format(ord(letter)))
         else:

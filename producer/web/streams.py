@@ -1,4 +1,7 @@
-"""Server-sent events that carry pieces of a page, each only when it has changed."""
+"""Server-sent events that carry pieces of a page, each only when it has changed.
+
+They are counted with those of the API, for each costs the same.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from millrace.producer.http.streams import Closing
+from millrace.producer.web.dashboard import dashboard
 
 EVERY_S = 1.0
 HEARTBEAT_S = 15.0
@@ -34,27 +38,30 @@ def event(name: str, data: str) -> bytes:
     return f"event: {name}\n{lines}\n".encode("utf-8", "replace")
 
 
-def stream(
-    request: Request, news: Callable[[], Awaitable[News]], ended: Callable[[], bool]
-) -> Response:
-    """Ask for `news` until they are over, the browser leaves or the server has `ended`."""
+async def stream(request: Request, news: Callable[[], Awaitable[News]]) -> Response:
+    """Ask for `news` until they are over, the browser leaves or the server stops. Raises Busy."""
+    web = dashboard(request)
 
     async def events() -> AsyncGenerator[bytes]:
-        sent: dict[str, str] = {}
-        quiet = 0.0
-        while not ended() and not await request.is_disconnected():
-            now = await news()
-            changed = [(n, piece) for n, piece in now.pieces.items() if sent.get(n) != piece]
-            for name, piece in changed:
-                yield event(name, piece)
-            sent |= changed
-            if now.over:
-                yield event("over", "")
-                return
-            quiet = 0.0 if changed else quiet + EVERY_S
-            if quiet >= HEARTBEAT_S:
-                yield b": still here\n\n"
-                quiet = 0.0
-            await asyncio.sleep(EVERY_S)
+        with web.backend.watcher.place():
+            yield b""
+            sent: dict[str, str] = {}
+            quiet = 0.0
+            while not web.ended() and not await request.is_disconnected():
+                now = await news()
+                changed = [(n, piece) for n, piece in now.pieces.items() if sent.get(n) != piece]
+                for name, piece in changed:
+                    yield event(name, piece)
+                sent |= changed
+                if now.over:
+                    yield event("over", "")
+                    return
+                quiet = 0.0 if changed else quiet + EVERY_S
+                if quiet >= HEARTBEAT_S:
+                    yield b": still here\n\n"
+                    quiet = 0.0
+                await asyncio.sleep(EVERY_S)
 
-    return Closing(events(), headers=HEADERS, media_type="text/event-stream")
+    frames = events()
+    await anext(frames)
+    return Closing(frames, headers=HEADERS, media_type="text/event-stream")

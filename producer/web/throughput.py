@@ -7,7 +7,7 @@ that the chart of a long job goes back further than that.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -79,11 +79,12 @@ class ThroughputHistory:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._jobs: OrderedDict[str, _History] = OrderedDict()
+        self._jobs: OrderedDict[Hashable, _History] = OrderedDict()
 
-    def of(self, job: str, pace: Sequence[tuple[int, int]], now_ms: int | None) -> Throughput:
-        """With what `pace` tells (newest first) added. `now_ms` is Redis TIME while the job goes
-        on: a chart ends there, not with its last completion; None once it has ended."""
+    def of(self, job: Hashable, pace: Sequence[tuple[int, int]], now_ms: int | None) -> Throughput:
+        """With what `pace` tells (newest first) added. `job` tells it from others, also from one
+        that had its id before. `now_ms` is Redis TIME while the job goes on: a chart ends there,
+        not with its last completion; None once it has ended."""
         with self._lock:
             history = self._jobs.setdefault(job, _History())
             self._jobs.move_to_end(job)

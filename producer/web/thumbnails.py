@@ -13,18 +13,33 @@ from threading import Semaphore
 from millrace.core.errors import ItemError, MillraceError, Unavailable
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow
+from millrace.core.record import to_ms
 from millrace.core.sizes import MIB
 from millrace.producer.web.job_files import JobFiles
 from millrace.producer.web.thumbnail_cache import ThumbnailCache
 
 MAX_BYTES = 32 * MIB
 MAX_PIXELS = 50_000_000
-"""Decoding takes four bytes of memory for each, at worst."""
+"""Decoding takes 10 bytes of memory for each, at worst: 500 MB."""
 AT_ONCE = 2
 SIDES = (192, 512)
 """Pixels of the longer side: in a gallery, and alone."""
 
 WEBP = b"RIFF"
+
+WORDS = {
+    "object_not_found": "gone",
+    "access_denied": "access denied",
+    "outside_root": "outside the input",
+    "source_changed": "changed since",
+    "too_large": "too large to show",
+    "unavailable": "storage is away",
+    "empty": "empty",
+    "not_an_image": "not a picture",
+    "decompression_bomb": "too many pixels",
+    "truncated": "cut off",
+    "corrupt": "damaged",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,16 @@ class Thumbnails:
         if name:
             self._cache.put(name, made)
         return made
+
+
+def said(problem: str) -> str:
+    """A problem as people read it."""
+    return WORDS.get(problem, problem.replace("_", " "))
+
+
+def version_of(spec: JobSpec) -> str:
+    """Tells a job from one that had its id before, in the addresses of its thumbnails."""
+    return f"{to_ms(spec.created_at):x}"
 
 
 def _name(spec: JobSpec, row: ManifestRow, side: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.select import Select
 
 from millrace.cli.embedded_s3 import EmbeddedS3
 from tests.browser import Browser, browser
@@ -89,19 +89,33 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         sign_in(b, OPERATOR)
         assert "Nothing runs yet" in b.find("#jobs").text
 
-        # The form, first with what cannot be, then as it should be, by keyboard alone.
-        b.go("/new")
-        b.fill(source=f"s3://{site.bucket}/nothing", output=f"s3://{site.bucket}/out", model="slow")
-        b.find("button[formaction]").click()
+        # All of it by keyboard alone. The form, first with what cannot be, then as it should be.
+        b.tab_to("a[href='/new']")
+        b.press(Keys.ENTER)
+        b.wait(lambda: b.path == "/new", "the form")
+        for field, text in (
+            ("source", f"s3://{site.bucket}/nothing"),
+            ("model", "slow"),
+            ("output", f"s3://{site.bucket}/out"),
+        ):
+            b.tab_to(f"#{field}")
+            b.press(text)
+        b.tab_to("summary")
+        b.press(Keys.SPACE)
+        b.tab_to("#chunk_size")
+        b.press("8")
+        b.tab_to("button[formaction]")
+        b.press(Keys.SPACE)
         b.wait(lambda: "no images like that" in b.text("#preview"), "the preview of nothing")
-        b.fill(source=f"s3://{site.bucket}/photos")
-        b.find("summary").click()
-        b.fill(chunk_size="8")
-        b.find("button[formaction]").click()
+        b.tab_to("#source", back=True)
+        b.press(f"s3://{site.bucket}/photos")
+        b.tab_to("button[formaction]")
+        b.press(Keys.ENTER)
         b.wait(lambda: "603" in b.text("#preview"), "the preview counts")
         assert "Nothing is in its way" in b.text("#preview")
         assert ".png" in b.text("#preview")
-        b.find("#source").send_keys(Keys.ENTER)
+        b.tab_to("#new button.first", back=True)
+        b.press(Keys.ENTER)
         b.wait(lambda: b.path.startswith("/jobs/slow-"), "the job's page")
         job = b.path.removeprefix("/jobs/")
 
@@ -115,9 +129,10 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         assert b.script("return window.loadedOnce") is True
         assert "running" in b.text("#progress").lower()
 
-        # Pause, by keyboard: to the link, Enter opens the dialog, Escape closes it, Enter confirms.
-        pause = b.find("#do-pause")
-        b.script("arguments[0].focus()", pause)
+        leave_and_come_back(b)
+
+        # Pause: Enter opens the dialog, Escape closes it, Enter confirms.
+        b.tab_to("#do-pause")
         b.press(Keys.ENTER)
         assert b.find("#ask-pause").get_attribute("open") is not None
         b.press(Keys.ESCAPE)
@@ -137,23 +152,30 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.go("/")
         row = b.find(f"#row-{job}")
         assert "paused" in row.text
-        Select(b.find("#state")).select_by_visible_text("running")
+        b.tab_to("#state")
+        b.press("run")
         b.wait(lambda: "No job is like that" in b.text("#jobs"), "the filter")
-        Select(b.find("#state")).select_by_visible_text("all")
-        b.find(f"#row-{job} a").click()
+        b.press(Keys.HOME)
+        b.find(f"#row-{job} a")
+        b.tab_to(f"#row-{job} a")
+        b.press(Keys.ENTER)
+        b.wait(lambda: b.path == f"/jobs/{job}", "the job's page")
 
         # Resume, and to the end.
-        b.find("#do-resume").click()
-        b.find("#ask-resume[open] button.first").click()
+        b.tab_to("#do-resume")
+        b.press(Keys.ENTER)
+        b.find("#ask-resume[open]")
+        b.press(Keys.ENTER)
         b.wait(lambda: done(b) > stood, "it goes on")
         b.go("/")
         b.script("window.loadedOnce = true")
         b.wait(
-            lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 90
+            lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 240
         )
         assert b.script("return window.loadedOnce") is True
-        b.find(f"#row-{job} a").click()
-        assert done(b) == 603
+        b.tab_to(f"#row-{job} a")
+        b.press(Keys.ENTER)
+        b.wait(lambda: b.path == f"/jobs/{job}" and done(b) == 603, "the job's page")
 
         # Errors with their thumbnails; hostile names are text.
         b.wait(lambda: len(b.all("#errors .samples img")) == 3, "samples of errors")
@@ -164,22 +186,28 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
 
         # The gallery, filtered as one types, and further by its button.
         assert len(b.all("#shots .shot")) == 24
-        b.find("#shots .more a").click()
+        b.tab_to("#shots .more a")
+        b.press(Keys.ENTER)
         b.wait(lambda: len(b.all("#shots .shot")) == 48, "more of them")
         assert b.focused.startswith("photos/0023.png")  # one that is broken stands before it
         label = b.find("#classes li .label").text
-        b.fill(label=label)
+        b.tab_to("#label", back=True)
+        b.press(label)
         b.wait(
             lambda: {x.text for x in b.all("#shots .scores li:first-child .label")} == {label},
             "only that label",
         )
-        b.find("#label").clear()
-        Select(b.find("#kind")).select_by_visible_text("errors")
+        b.press(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+        b.wait(lambda: len(b.all("#shots .shot")) == 24, "all labels")
+        b.tab_to("#kind", back=True)
+        b.press("err")
         b.wait(
             lambda: len(b.all("#shots .error")) == len(b.all("#shots .shot")) == 3, "errors only"
         )
         b.wait(lambda: b.path.endswith("kind=errors"), "the address says so")
-        b.find("#shots a").click()
+        b.tab_to("#shots a")
+        b.press(Keys.ENTER)
+        b.wait(lambda: "/images/" in b.path, "the image's page")
         assert "decode/" in b.find("main").text
 
         # Mend one of them and run what failed again.
@@ -187,21 +215,64 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
             Bucket=site.bucket, Key="photos/0301-broken.png", Body=png(301)
         )
         b.go(f"/jobs/{job}")
-        b.find("#do-retry").click()
-        b.find("#ask-retry[open] button.first").click()
+        b.tab_to("#do-retry")
+        b.press(Keys.ENTER)
+        b.find("#ask-retry[open]")
+        b.press(Keys.ENTER)
         b.wait(lambda: b.path.startswith("/jobs/slow-") and job not in b.path, "the new job")
         b.wait(lambda: "100%" in b.text("#progress"), "it ends", 60)
         assert "1" in b.find("#progress .stats dd").text
         assert b.find(f"main a[href='/jobs/{job}']").is_displayed()
 
+        cancel_another(b, site.bucket)
         try_a_picture(b, tmp_path)
         b.go("/workers")
         assert "slow" in b.find("#workers tbody").text
         assert b.complaints() == []
 
 
+def leave_and_come_back(b: Browser) -> None:
+    """A page that is not seen has no stream, and has one again as soon as it is seen."""
+    b.script(
+        """
+        window.opened = [];
+        window.EventSource = class extends EventSource {
+          constructor(...given) { super(...given); opened.push(this); }
+        };
+        """
+    )
+    states = "return opened.map((stream) => stream.readyState)"
+    for before, after in (([], [1]), ([2], [2, 1])):
+        b.seen(False)
+        assert b.script(states) == before
+        b.seen(True)
+        b.wait(lambda now=after: b.script(states) == now, "a stream is open again")
+    stood = done(b)
+    b.wait(lambda: done(b) > stood, "the bar moves again")
+
+
+def cancel_another(b: Browser, bucket: str) -> None:
+    """What cannot be undone takes one key more: Enter alone does not do it."""
+    places = f"source=s3://{bucket}/photos&output=s3://{bucket}/out"
+    b.go(f"/new?{places}&model=slow&chunk_size=8")
+    b.tab_to("#new button.first")
+    b.press(Keys.ENTER)
+    b.wait(lambda: b.path.startswith("/jobs/slow-"), "the job's page")
+    b.tab_to("#do-cancel")
+    b.press(Keys.ENTER)
+    b.find("#ask-cancel[open]")
+    assert b.focused == "Not now"
+    b.press(Keys.ENTER)
+    b.wait(lambda: not b.all("#ask-cancel[open]"), "the dialog is closed")
+    b.press(Keys.ENTER)
+    b.find("#ask-cancel[open]")
+    b.tab_to("#ask-cancel button.danger", most=1)
+    b.press(Keys.ENTER)
+    b.wait(lambda: "cancelled" in b.text("#progress").lower(), "it is cancelled", 60)
+
+
 def try_a_picture(b: Browser, tmp_path: Path) -> None:
-    """Choose a file, see four classes; then one that is no picture."""
+    """Choose a file, see four classes; then one that is no picture; then drop one."""
     (tmp_path / "mine.png").write_bytes(png(5))
     (tmp_path / "text.png").write_bytes(b"no picture")
     b.go("/try")
@@ -212,6 +283,19 @@ def try_a_picture(b: Browser, tmp_path: Path) -> None:
     assert b.find("[data-shown]").get_attribute("naturalWidth") == "8"
     chooser.send_keys(str(tmp_path / "text.png"))
     b.wait(lambda: b.all("#answer [role=alert]"), "it says that this is none", 60)
+    b.script(
+        """
+        const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+        for (const name of ["dragenter", "dragover", "drop"])
+          document.querySelector("[data-drop]").dispatchEvent(
+            new DragEvent(name, {dataTransfer, bubbles: true, cancelable: true}));
+        """,
+        base64.b64encode(png(6)).decode(),
+    )
+    b.wait(lambda: len(b.all("#answer .scores li")) == 4, "the answer to what was dropped", 60)
+    b.find("[data-shown][alt$='dropped.png']")
 
 
 def test_who_may_only_look_gets_in_and_finds_nothing_to_press(site: Site) -> None:
@@ -226,45 +310,93 @@ def test_who_may_only_look_gets_in_and_finds_nothing_to_press(site: Site) -> Non
     assert "viewer" in b.find(".who").text
     assert not b.all("a[href='/new']")
 
-    # By keyboard: the first stop leads to the content, the next ones along the top.
+    # By keyboard: the first stop leads to the content, the others along the top and out.
     b.press(Keys.TAB)
     assert b.focused == "Skip to the content"
     b.press(Keys.ENTER)
     assert b.focused == "main"
-    b.find(".who button").click()
+    b.tab_to(".who button", back=True)
+    b.press(Keys.ENTER)
     b.wait(lambda: b.path.startswith("/login"), "signed out")
     assert b.complaints() == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_no_page_is_wider_than_its_window(site: Site, scheme: str, width: int) -> None:
+def test_every_page_fits_its_window_and_can_be_read(site: Site, tmp_path: Path) -> None:
+    for key, body in {
+        f"photos/{'long-name-' * 20}.png": png(1),
+        f"photos/{HOSTILE}": b"no",
+    }.items():
+        boto3.client("s3").put_object(Bucket=site.bucket, Key=key, Body=body)
     b = site.browser
-    b.size(width, 800)
-    b.scheme(scheme)
     sign_in(b, OPERATOR)
-    for path in ("/", "/new", "/try", "/workers"):
-        b.go(path)
-        wider = b.script("return document.documentElement.scrollWidth - window.innerWidth")
-        assert wider <= 0, path
-        assert contrast(b, "h1") >= 4.5
-        assert contrast(b, ".top nav a") >= 4.5
-    assert b.complaints() == []
+    places = f"source=s3://{site.bucket}/photos&output=s3://{site.bucket}/out"
+    b.go(f"/new?{places}&model=slow&labels=team=catalogue&job_id=wide")
+    b.find("#new button.first").click()
+    with running_worker("--model", "slow", env=site.env, log=tmp_path / "worker.log"):
+        b.wait(lambda: "completed" in b.text("#progress"), "the end", 60)
+        b.wait(lambda: b.all("#classes li"), "classes are counted")
+        job = "/jobs/wide"
+        for scheme in ("light", "dark"):
+            b.scheme(scheme)
+            for width in (360, 1280):
+                b.size(width, 800)
+                for path in (
+                    "/", "/new", "/try", "/workers", "/nothing", job, f"{job}?label=none",
+                    f"{job}/retry", f"{job}/images/0", f"{job}/images/1",
+                ):  # fmt: skip
+                    b.go(path)
+                    wider = b.script(
+                        "return document.documentElement.scrollWidth - window.innerWidth"
+                    )
+                    assert wider <= 0, (path, scheme, width)
+                    assert hard_to_read(b) == [], (path, scheme, width)
+                b.go(job)
+                b.find("#do-retry").click()
+                b.find("#ask-retry[open]")
+                assert hard_to_read(b) == [], ("the dialog", scheme, width)
+    b.go("/nothing")
+    assert all("/nothing" in one or "404" in one for one in b.complaints())
 
 
-def contrast(b: Browser, selector: str) -> float:
-    """WCAG contrast of an element's text with what lies behind it."""
-    colours = b.script(
+def hard_to_read(b: Browser) -> list[tuple[str, float]]:
+    """The texts of the page whose contrast with what lies behind them is below WCAG's 4.5."""
+    found: list[tuple[str, list[float], list[float]]] = b.script(
         """
-        let e = document.querySelector(arguments[0]);
-        const ink = getComputedStyle(e).color;
-        let paper = "rgba(0, 0, 0, 0)";
-        for (; e && paper === "rgba(0, 0, 0, 0)"; e = e.parentElement)
-          paper = getComputedStyle(e).backgroundColor;
-        return [ink, paper].map(c => c.match(/[\\d.]+/g).slice(0, 3).map(Number));
-        """,
-        selector,
+        const parsed = (colour) => {
+          const [r, g, b, alpha = 1] = colour.match(/[\\d.]+/g).map(Number);
+          const unit = colour.startsWith("color(") ? 255 : 1;
+          return {rgb: [r, g, b].map((value) => value * unit), alpha};
+        };
+        const lies = (front, share, back) => front.map((c, n) => c * share + back[n] * (1 - share));
+        const behind = (element) => {
+          if (!element) return parsed(getComputedStyle(document.body).backgroundColor).rgb;
+          const {rgb, alpha} = parsed(getComputedStyle(element).backgroundColor);
+          return alpha === 1 ? rgb : lies(rgb, alpha, behind(element.parentElement));
+        };
+        const opacity = (element) =>
+          element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1;
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        const found = [];
+        while (walker.nextNode()) {
+          const element = walker.currentNode.parentElement;
+          const said = walker.currentNode.data.trim();
+          const shown = element.checkVisibility({opacityProperty: true, visibilityProperty: true});
+          if (!said || !shown || element.closest("option, :disabled")) continue;
+          const style = getComputedStyle(element);
+          const ink = parsed(element instanceof SVGElement ? style.fill : style.color);
+          const paper = behind(element);
+          found.push([said, lies(ink.rgb, ink.alpha * opacity(element), paper), paper]);
+        }
+        return found;
+        """
     )
+    assert len(found) > 8
+    ratios = [(said, round(contrast(ink, paper), 2)) for said, ink, paper in found]
+    return [(said, ratio) for said, ratio in ratios if ratio < 4.5]
+
+
+def contrast(ink: list[float], paper: list[float]) -> float:
+    """By WCAG's formula, of two colours in sRGB."""
 
     def luminance(colour: list[float]) -> float:
         linear = [
@@ -273,5 +405,5 @@ def contrast(b: Browser, selector: str) -> float:
         ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    lighter, darker = sorted((luminance(colour) for colour in colours), reverse=True)
+    lighter, darker = sorted(map(luminance, (ink, paper)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)

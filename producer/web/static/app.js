@@ -22,37 +22,42 @@
     }
   });
 
-  // A form is sent once, however often its button is pressed.
+  // A form is sent once, however often its button is pressed; a while later, once more.
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (event.defaultPrevented || form.method !== "post" || form.hasAttribute("hx-post")) return;
-    if (form.dataset.sent) event.preventDefault();
+    if (form.dataset.sent) {
+      event.preventDefault();
+      return;
+    }
     form.dataset.sent = "yes";
-  });
-  window.addEventListener("pageshow", () => {
-    document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
-  });
-
-  // Copy buttons.
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-copy]");
-    if (!button || !navigator.clipboard) return;
-    await navigator.clipboard.writeText(button.dataset.copy);
-    const said = button.textContent;
-    button.textContent = "copied";
-    setTimeout(() => { button.textContent = said; }, 1200);
+    setTimeout(() => { delete form.dataset.sent; }, 3000);
   });
 
   // While the stream of news is broken, what stands on the page may be old: say so.
   const away = (is) => document.documentElement.classList.toggle("away", is);
+  const streams = new Set();
   let patience;
-  document.addEventListener("htmx:sseError", () => {
+  document.addEventListener("htmx:sseError", (event) => {
+    if (event.detail.source.readyState === EventSource.CLOSED) streams.delete(event.detail.source);
     patience ??= setTimeout(() => away(true), 3000);
   });
-  document.addEventListener("htmx:sseOpen", () => {
+  document.addEventListener("htmx:sseOpen", (event) => {
+    streams.add(event.detail.source);
+    if (document.hidden) event.detail.source.close();
     clearTimeout(patience);
     patience = undefined;
     away(false);
+  });
+  document.addEventListener("htmx:sseClose", (event) => streams.delete(event.detail.source));
+
+  // A page that is not seen lets go of its stream: a browser has six connections to a server, for
+  // all its tabs. Seen again it is as if the connection had broken, of which the extension knows.
+  document.addEventListener("visibilitychange", () => {
+    for (const source of streams) {
+      if (document.hidden) source.close();
+      else if (source.readyState === EventSource.CLOSED) source.onerror();
+    }
   });
 
   // Try a picture: drop it, paste it or choose it; it is shown at once and sent.

@@ -90,3 +90,18 @@ def test_a_chunk_that_is_damaged_takes_nothing_but_itself_away(
     broken = next(Path(job.directory.root).rglob("chunk-0000001.jsonl"))
     broken.write_bytes(b"nonsense\n")
     assert counted(classes, services, job).images == 4
+
+
+def test_what_cannot_be_read_is_waited_for_only_now_and_then(
+    services: Services, classes: Classes, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(services, job, 0)
+    record = Path(job.directory.root) / "job.json"
+    kept = record.read_bytes()
+    record.unlink()
+    found = counted(classes, services, job)
+    assert (found.images, found.waiting, found.away) == (0, 0, True)
+    record.write_bytes(kept)
+    assert counted(classes, services, job).away
+    monkeypatch.setattr("millrace.producer.web.classes.AGAIN_S", 0)
+    assert counted(classes, services, job) == ClassCounts([("cat", 2)], 0, 1, 2, 0)

@@ -18,6 +18,7 @@ from millrace.core.outcome import encode_lines, error_line, prediction_line
 from millrace.core.services import Services
 from millrace.producer.web.gallery import Wanted, page_of
 from tests.unit.core.support import a_spec
+from tests.unit.producer.support import object_of
 
 CHUNK = 4
 
@@ -127,6 +128,14 @@ def test_chunks_that_are_not_finished_are_passed_over(directory: Counting, spec:
     page = page_of(directory, spec, bitmap([1, 7]), Wanted())
     assert [shot.row for shot in page.found] == [4, 5, 6, 7, 28, 29, 30, 31]
     assert directory.read == [1, 7]
+
+
+def test_a_damaged_chunk_ends_where_the_damage_begins(directory: Counting, spec: JobSpec) -> None:
+    path = object_of(spec, 3)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], b'{"key": ', lines[3]]))
+    found = rows(directory, spec, Wanted(), size=5)
+    assert found == [n for n in range(40) if n not in (14, 15)]
 
 
 def test_answers_that_are_no_classes_pass_no_filter_of_classes() -> None:

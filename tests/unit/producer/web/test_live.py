@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from millrace.core.job import JobSpec
 from millrace.core.services import Services
-from millrace.producer.web import streams
+from millrace.core.topology import JobKeys
+from millrace.producer.http import watch
+from millrace.producer.web import job_pages, jobs_pages, streams
+from millrace.producer.web.dashboard import FRESH_S
+from millrace.producer.web.job_view import JobView
+from millrace.producer.web.pages import Who
+from millrace.producer.web.shared import Shared
 from millrace.producer.web.streams import event
+from tests.support import wait_until
+from tests.unit.core.test_fleet import ONE
 from tests.unit.producer.support import listed_job, work
+from tests.unit.producer.web.test_pages import EVIL
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +79,119 @@ def test_a_job_that_has_ended_tells_all_of_it_once(
 
 def test_there_is_no_stream_about_no_job(client: httpx.Client) -> None:
     assert client.get("/jobs/none/live").status_code == 404
+
+
+@contextmanager
+def listening(client: httpx.Client, path: str) -> Iterator[Iterator[tuple[str, str]]]:
+    """The (name, data) of a stream, one by one."""
+    with client.stream("GET", path) as answer:
+        assert answer.status_code == 200
+        yield _read(answer.iter_lines())
+
+
+def _read(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    block = list[str]()
+    for line in lines:
+        if line:
+            block.append(line)
+        else:
+            yield from _parsed("\n".join(block))
+            block = []
+
+
+def test_a_piece_is_sent_again_only_once_it_has_changed(
+    client: httpx.Client, services: Services, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "FRESH_S", 0)
+    looks = list[str]()
+    seen = job_pages._seen
+
+    def noted(view: JobView, who: Who) -> job_pages.Seen:
+        looks.append(view.job.job_id)
+        return seen(view, who)
+
+    monkeypatch.setattr(job_pages, "_seen", noted)
+    with listening(client, "/jobs/j/live") as told:
+        first = next(told)
+        wait_until(lambda: len(looks) > 5, 10, "it looked a few times more")
+        work(services, job, 0, 1)
+        found = [first, *told]
+    for name in job_pages.PIECES:
+        data = [data for what, data in found if what == name]
+        assert all(one != other for one, other in pairwise(data)), name
+    assert [name for name, _ in found].count("workers") == 1
+    assert found[-1][0] == "over"
+
+
+def test_a_list_that_is_empty_fills_by_itself(
+    client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_pages, "CALM_S", 0)
+    assert 'sse-connect="/live?"' in client.get("/").text
+    with listening(client, "/live") as told:
+        assert "Nothing runs yet." in next(told)[1]
+        listed_job(services, tmp_path / "out")
+        name, data = next(told)
+    assert name == "jobs"
+    assert '<tr id="row-j">' in data
+
+
+def test_hostile_names_are_text_in_a_stream_too(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    spec = listed_job(services, tmp_path / "out", images=2, input={"uri": f"file:///in/{EVIL}/"})
+    work(services, spec, 0, failing={0: "decode/corrupt", 1: "decode/corrupt"})
+    keys = JobKeys("j")
+    services.redis.raw.hset(keys.errors, f"decode/{EVIL}", 1)
+    services.fleet.announce(replace(ONE, worker=f"{EVIL}/1"))
+    with listening(client, "/live") as told:
+        listed = next(told)[1]
+    told_of_job = "".join(data for _, data in events(client, "/jobs/j/live"))
+    assert "&lt;script&gt;" in told_of_job
+    for text in (listed, told_of_job):
+        assert "<script" not in text
+        assert "<img src=x" not in text
+
+
+def test_streams_of_pages_are_counted_with_those_of_the_api(
+    client: httpx.Client, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MOST_LISTENERS", 1)
+    with listening(client, "/live") as told:
+        next(told)
+        assert client.get("/jobs/j/live").status_code == 503
+        assert client.get("/v1/jobs/j/events").json()["code"] == "busy"
+
+    def open_again() -> bool:
+        with client.stream("GET", "/jobs/j/live") as answer:
+            return answer.status_code == 200
+
+    wait_until(open_again, 10, "the place is free again")
+
+
+def test_a_list_of_which_few_are_shown_is_looked_for_seldom(
+    client: httpx.Client, services: Services, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[tuple[object, float]]()
+    get = Shared.get
+
+    async def noted(self: Any, key: Any, make: Any, fresh_s: float) -> Any:
+        asked.append((key[1].state, fresh_s))
+        return await get(self, key, make, fresh_s)
+
+    monkeypatch.setattr(Shared, "get", noted)
+    for path in ("/live", "/live?state=running"):
+        with listening(client, path) as told:
+            next(told)
+    assert ("", FRESH_S) in asked
+    assert {fresh_s for state, fresh_s in asked if state} == {jobs_pages.CALM_S}
+
+
+def test_an_ended_job_whose_results_are_gone_is_over_all_the_same(
+    client: httpx.Client, services: Services, job: JobSpec
+) -> None:
+    work(services, job, 0, 1)
+    (Path(job.directory.root) / "job.json").unlink()
+    found = events(client, "/jobs/j/live")
+    assert found[-1][0] == "over"
+    assert "cannot be read now" in [data for name, data in found if name == "classes"][-1]

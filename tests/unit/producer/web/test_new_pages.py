@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from millrace.core.errors import RedisUnavailable
 from millrace.core.services import Services
 from tests.support import wait_until, write_pngs
 
@@ -28,7 +29,12 @@ def filled(tmp_path: Path) -> dict[str, str]:
 def test_a_job_is_made_and_listed(
     client: httpx.Client, services: Services, filled: dict[str, str]
 ) -> None:
-    more = {"include": "*.png *.jpg", "priority": "high", "chunk_size": "2", "top_k": "1"}
+    more = {
+        "include": "*.png\r\n*/My Photos/*\r\n",
+        "priority": "high",
+        "chunk_size": "2",
+        "top_k": "1",
+    }
     answer = client.post("/new", data=filled | more, follow_redirects=False)
     assert answer.status_code == 303, answer.text
     assert answer.headers["location"] == "/jobs/tiny-20261120-174500-00c0ffee"
@@ -39,7 +45,7 @@ def test_a_job_is_made_and_listed(
     )
     record = services.jobs.record("tiny-20261120-174500-00c0ffee")
     assert record.counts.total == 5
-    assert record.spec.input.include == ("*.png", "*.jpg")
+    assert record.spec.input.include == ("*.png", "*/My Photos/*")
     assert (record.spec.priority, record.spec.chunk_size, record.spec.top_k) == ("high", 2, 1)
 
 
@@ -94,6 +100,10 @@ def test_a_preview_enqueues_nothing(
         ("deadline", "soon", "deadline"),
         ("job_id", "../etc", "job id"),
         ("include", "[z-", "["),
+        ("exclude", "x" * 9000, "exclude"),
+        ("source", "file:///" + "x" * 9000, "source"),
+        ("labels", "team", "NAME=VALUE"),
+        ("notify", "ftp://example.org", "notify"),
     ],
 )
 def test_what_cannot_be_is_said_and_nothing_is_forgotten(
@@ -113,9 +123,34 @@ def test_nothing_there_is_said_before_there_is_a_job(
     client: httpx.Client, services: Services, filled: dict[str, str], tmp_path: Path
 ) -> None:
     answer = client.post("/new", data=filled | {"source": (tmp_path / "none").as_uri()})
-    assert answer.status_code == 422
+    assert answer.status_code == 404
     assert 'role="alert"' in answer.text
     assert services.jobs.recent_jobs(10) == []
     (tmp_path / "empty").mkdir()
     preview = client.post("/new/preview", data=filled | {"source": (tmp_path / "empty").as_uri()})
     assert "There are no images like that." in preview.text
+
+
+def test_labels_and_whom_to_tell(
+    client: httpx.Client, services: Services, filled: dict[str, str]
+) -> None:
+    more = {"labels": "team=catalogue\r\nround=2", "notify": "https://example.org/done"}
+    assert client.post("/new", data=filled | more, follow_redirects=False).status_code == 303
+    spec = services.jobs.record("tiny-20261120-174500-00c0ffee").spec
+    assert spec.labels == {"team": "catalogue", "round": "2"}
+    assert spec.notify == "https://example.org/done"
+    again = client.post("/new/preview", data=filled | more).text
+    assert "team=catalogue\r\nround=2</textarea>" in again
+    assert "<details open>" in again
+
+
+def test_redis_that_is_away_is_not_the_form_s_fault(
+    client: httpx.Client, filled: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise RedisUnavailable("Redis is away")
+
+    monkeypatch.setattr("millrace.producer.http.lister.accept", away)
+    answer = client.post("/new", data=filled)
+    assert answer.status_code == 503
+    assert f'value="{filled["output"]}"' in answer.text

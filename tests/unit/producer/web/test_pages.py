@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from datetime import timedelta
 from html.parser import HTMLParser
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -17,9 +20,13 @@ from millrace.core.outcome import encode_lines, error_line, prediction_line
 from millrace.core.services import Services
 from millrace.core.topology import JobKeys
 from millrace.producer.enqueue import enqueue
+from millrace.producer.web.static_files import static_files
+from millrace.producer.web.thumbnail_routes import _drawing
+from millrace.producer.web.thumbnails import version_of
 from tests.support import wait_until
 from tests.unit.core.support import a_spec, created
-from tests.unit.producer.support import directory_of, listed_job, work
+from tests.unit.producer.support import directory_of, listed_job, object_of, work
+from tests.unit.producer.web.test_thumbnails import job_over, listed, photo
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 BIDI = "invoice\u202egpj.exe"
@@ -71,7 +78,7 @@ def hostile(services: Services, tmp_path: Path) -> JobSpec:
     return spec
 
 
-PATHS = ("/", "/new", "/workers", "/jobs/j", "/jobs/j/images/0", "/jobs/j/pause")
+PATHS = ("/", "/new", "/try", "/workers", "/jobs/j", "/jobs/j/images/0", "/jobs/j/pause")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -81,7 +88,7 @@ def test_a_page_is_for_who_has_signed_in(path: str, anybody: httpx.Client, job: 
     assert answer.headers["location"] == f"/login?next={path}"
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/login"])
 def test_a_page_has_no_code_in_it_and_its_policy_forbids_any(
     path: str, client: httpx.Client, job: JobSpec
 ) -> None:
@@ -89,6 +96,7 @@ def test_a_page_has_no_code_in_it_and_its_policy_forbids_any(
     assert answer.status_code == 200, answer.text
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
+    assert "object-src 'none'; base-uri 'none'" in policy
     assert "unsafe" not in policy
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -103,7 +111,7 @@ def test_a_page_has_no_code_in_it_and_its_policy_forbids_any(
                 assert (value or "").startswith(("/", "#")), (tag, name, value)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/login"])
 def test_everything_has_a_name(path: str, client: httpx.Client, job: JobSpec) -> None:
     found = tags(client.get(path).text)
     names = {attributes.get("for") for tag, attributes in found if tag == "label"}
@@ -150,11 +158,45 @@ def test_hostile_names_are_text(client: httpx.Client, hostile: JobSpec, services
 
 
 def test_pages_about_what_is_not_there(client: httpx.Client, job: JobSpec) -> None:
-    for path in ("/jobs/none", "/jobs/j/images/99", "/jobs/j/dance", "/nothing", "/static/../x"):
+    for path in ("/jobs/none", "/jobs/j/images/99", "/jobs/j/dance", "/nothing"):
         answer = client.get(path)
         assert answer.status_code == 404, path
         assert "<h1>" in answer.text, path
     assert client.get("/jobs/" + "x" * 200).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "path", ["../pages.py", "%2e%2e/pages.py", "..%2fpages.py", "%2Fetc/passwd"]
+)
+def test_no_path_leads_out_of_the_static_files(path: str, anybody: httpx.Client) -> None:
+    # As it stands: other clients tidy a path before they send it.
+    connection = HTTPConnection(anybody.base_url.host, anybody.base_url.port or 80)
+    with closing(connection):
+        connection.request("GET", f"/static/{path}")
+        answer = connection.getresponse()
+        assert answer.status == 404
+        assert b"import" not in answer.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/jobs/<b>", 422), ("/jobs/none/gallery", 404), ("/?cursor=<b>", 422), ("/new?x=<b>", 403)],
+)
+def test_htmx_which_takes_anything_gets_what_it_can_show(
+    path: str, status: int, looker: httpx.Client, job: JobSpec
+) -> None:
+    answer = looker.get(path, headers={"accept": "*/*", "hx-request": "true"})
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.text.startswith('<p class="note bad" role="alert">')
+    assert "<b>" not in answer.text
+
+
+def test_a_program_gets_problem_details(anybody: httpx.Client) -> None:
+    answer = anybody.get("/jobs/none", headers={"accept": "*/*"}, follow_redirects=False)
+    assert answer.status_code == 303
+    answer = anybody.get("/nothing", headers={"accept": "*/*"})
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_filters_and_pages_of_jobs(
@@ -171,7 +213,28 @@ def test_filters_and_pages_of_jobs(
     paused = client.get("/?state=paused").text
     assert re.findall(r'<tr id="row-([^"]+)"', paused) == ["job-05"]
     assert "No job is like that" in client.get("/?model=other").text
-    assert client.get("/?state=nonsense").text.count('<tr id="row-') == 25
+    for nonsense in ("state=nonsense", "model=no model!", "label=no-label"):
+        assert client.get(f"/?{nonsense}").text.count('<tr id="row-') == 25
+
+
+def test_jobs_by_their_label(client: httpx.Client, services: Services, tmp_path: Path) -> None:
+    listed_job(services, tmp_path / "out", job_id="ours", labels={"team": "a=b"})
+    listed_job(services, tmp_path / "out", job_id="theirs", labels={"team": "c"})
+    page = client.get("/jobs/ours").text
+    assert '<a href="/?label=team%3Da%3Db">' in page
+    found = client.get("/?label=team%3Da%3Db").text
+    assert re.findall(r'<tr id="row-([^"]+)"', found) == ["ours"]
+    assert 'name="label" class="mono" value="team=a=b"' in found
+    assert "No job is like that" in client.get("/?label=team=d").text
+
+
+def test_what_became_of_a_notification(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    listed_job(services, tmp_path / "out", notify="https://example.org/secret-hook")
+    page = client.get("/jobs/j").text
+    assert re.search(r"<dt>Notification</dt><dd><bdi .*https://example.org</bdi>, armed", page)
+    assert "secret-hook" not in page
 
 
 def test_the_gallery_by_the_page(client: httpx.Client, job: JobSpec) -> None:
@@ -182,6 +245,61 @@ def test_the_gallery_by_the_page(client: httpx.Client, job: JobSpec) -> None:
     assert errors.headers["hx-replace-url"] == "/jobs/j?kind=errors"
     assert "No image is like that" in client.get("/jobs/j/gallery?label=dog").text
     assert client.get("/jobs/j/gallery?after=-1").status_code == 422
+
+
+def test_storage_that_is_away_takes_only_its_own_part_away(
+    client: httpx.Client, job: JobSpec
+) -> None:
+    (Path(job.directory.root) / "job.json").unlink()
+    page = client.get("/jobs/j")
+    assert page.status_code == 200
+    assert 'value="4"' in page.text
+    shots = page.text.partition('id="shots"')[2].partition("</ul>")[0]
+    assert 'role="alert"' in shots
+    assert "Look again" in shots
+    piece = client.get("/jobs/j/gallery", headers={"hx-request": "true"})
+    assert piece.status_code == 200
+    assert 'role="alert"' in piece.text
+
+
+def test_a_damaged_chunk_takes_only_itself_away(client: httpx.Client, job: JobSpec) -> None:
+    object_of(job, 0).write_bytes(b"nonsense\n")
+    page = client.get("/jobs/j")
+    assert page.status_code == 200
+    assert re.findall(r'<li class="shot"><a href="/jobs/j/images/(\d+)"', page.text) == ["2", "3"]
+    assert "Not done yet" in client.get("/jobs/j/images/0").text
+
+
+def test_a_label_is_sent_back_as_it_came(client: httpx.Client, job: JobSpec) -> None:
+    label = "می\u200cخواهم<"
+    page = client.get("/jobs/j", params={"label": label}).text
+    field = next(a for tag, a in tags(page) if tag == "input" and a.get("name") == "label")
+    assert field["value"] == label
+
+
+def test_a_retry_that_is_sent_twice_is_one_job(
+    client: httpx.Client, services: Services, job: JobSpec
+) -> None:
+    work(services, job, 2)
+    for page in ("/jobs/j", "/jobs/j/retry"):
+        form = client.get(page).text.partition('action="/jobs/j/retry"')[2]
+        stamp = re.search(r'name="request" value="([^"]+)"', form)
+        assert stamp is not None
+        made = {
+            client.post(
+                "/jobs/j/retry", data={"request": stamp[1]}, follow_redirects=False
+            ).headers["location"]
+            for _ in "ab"
+        }
+        assert made == {f"/jobs/tiny-{stamp[1]}?done=retry"}
+    assert len(services.jobs.recent_jobs(10)) == 3
+
+
+def test_what_cannot_be_undone_is_not_what_enter_does(client: httpx.Client, job: JobSpec) -> None:
+    page = client.get("/jobs/j").text
+    for action, at_hand in (("pause", "Pause"), ("cancel", "Not now")):
+        dialog = page.partition(f'id="ask-{action}"')[2].partition("</dialog>")[0]
+        assert re.findall(r"autofocus>([^<]+)<", dialog) == [at_hand]
 
 
 def test_what_is_done_to_a_job(client: httpx.Client, job: JobSpec, services: Services) -> None:
@@ -212,6 +330,46 @@ def test_a_thumbnail_that_cannot_be_is_a_harmless_drawing(
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert client.get("/jobs/j/thumbnails/0?side=4096").status_code == 422
     assert client.get("/jobs/j/thumbnails/77").status_code == 404
+
+
+def test_a_thumbnail_stays_with_the_browser_only_as_that_of_its_job(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    page = client.get("/jobs/j/images/0").text
+    url = re.search(r'<img src="([^"]+)"', page)
+    assert url is not None
+    kept = client.get(url[1].replace("&amp;", "&"))
+    assert "immutable" in kept.headers["cache-control"]
+    for v in ("", f"?v={version_of(spec)}0"):
+        answer = client.get(f"/jobs/j/thumbnails/0{v}")
+        assert answer.headers["cache-control"] == "private, no-cache"
+        again = {"if-none-match": answer.headers["etag"]}
+        answer = client.get(f"/jobs/j/thumbnails/0{v}", headers=again)
+        assert (answer.status_code, answer.headers["cache-control"]) == (304, "private, no-cache")
+    # Another job of that id.
+    later = spec.model_copy(update={"created_at": spec.created_at + timedelta(seconds=1)})
+    assert version_of(later) != version_of(spec)
+
+
+def test_why_there_is_no_picture_stands_in_words(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    job_over(services, tmp_path, listed(tmp_path, "a.jpg"), ManifestRow("b.jpg"))
+    assert 'alt="a.jpg, made smaller"' in client.get("/jobs/j/images/0").text
+    assert 'alt="b.jpg, gone"' in client.get("/jobs/j/images/1").text
+
+
+def test_a_drawing_has_the_colours_of_the_pages() -> None:
+    light, dark = static_files()["app.css"].body.decode().split("prefers-color-scheme: dark")[:2]
+    drawn, in_the_dark = _drawing("gone").partition("}}</style>")[::2]
+    for colours, scheme in ((in_the_dark, light), (drawn, dark)):
+        paper, ink = (re.search(rf"--{name}: (#\w+)", scheme) for name in ("sunken", "soft"))
+        assert paper is not None
+        assert ink is not None
+        assert set(re.findall(r"#\w{6}", colours)) == {paper[1], ink[1]}
 
 
 def test_static_files_are_kept_by_their_content(anybody: httpx.Client) -> None:

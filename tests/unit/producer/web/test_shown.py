@@ -20,6 +20,7 @@ from millrace.producer.web import shown
         ("a\nb\x00", 'a<span class="odd">U+000A</span>b<span class="odd">U+0000</span>'),
         ("zero\u200bwidth", 'zero<span class="odd">U+200B</span>width'),
         ("straße/日本.png", "straße/日本.png"),
+        ("a b\u00a0c", "a b\u00a0c"),
         ("\ud800", '<span class="odd">U+D800</span>'),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from millrace.producer.web.charts import chart_of
 from millrace.producer.web.throughput import MOST_COLUMNS, REMEMBERED, Throughput, ThroughputHistory
+from tests.unit.core.support import a_spec
 
 START = 1_764_000_000_000
 
@@ -66,6 +69,23 @@ def test_the_chart_stays_within_its_frame() -> None:
     assert [level.text for level in chart.levels] == ["0", "20", "40", "60", "80"]
     assert [moment.text for moment in chart.moments] == ["0 s", "5 s", "10 s"]
     assert round(chart.mean, 1) == 36.2
+
+
+def test_a_chart_that_begins_later_says_so() -> None:
+    later = Throughput(START + 3_600_000, 30.0, [1.0, 2.0, 3.0, 4.0, 5.0])
+    chart = chart_of(later, START)
+    assert chart is not None
+    assert [moment.text for moment in chart.moments] == ["1:00:00", "1:01:00", "1:02:00"]
+    early = chart_of(later, START + 3_610_000)  # its first column begins before the job did
+    assert early is not None
+    assert early.moments[0].text == "0 s"
+
+
+def test_another_job_of_that_name_has_a_chart_of_its_own() -> None:
+    history, spec = ThroughputHistory(), a_spec("j")
+    again = spec.model_copy(update={"created_at": spec.created_at + timedelta(hours=1)})
+    assert history.of(spec, pace((0, 4)), None).rates == [16]
+    assert history.of(again, pace((9, 1)), None).rates == [4]
 
 
 def test_a_few_columns_make_no_line() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from millrace.core.errors import ObjectNotFound, SpecMismatch
+from millrace.core import pictures
+from millrace.core.errors import ItemError, ObjectNotFound, SpecMismatch
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
@@ -138,6 +139,41 @@ def test_a_bomb_is_refused_by_its_header(
     assert found.problem == "decompression_bomb"
 
 
+@pytest.mark.parametrize("mode", ["1", "P", "I", "I;16", "F", "L", "RGBA", "CMYK"])
+def test_what_makes_copies_is_given_a_small_picture(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def noted(image: Image.Image, into: str) -> Image.Image:
+        sizes.append(image.size)
+        return flatten(image, into)
+
+    flatten = pictures.flatten
+    monkeypatch.setattr(pictures, "flatten", noted)
+    Image.linear_gradient("L").resize((3000, 2000)).convert(mode).save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    assert opened(pictures.thumbnail(data, side=192, max_pixels=10**7)).size == (192, 128)
+    assert sizes[0] <= (430, 290)
+
+
+def test_a_palette_with_clear_colours_lies_on_white(tmp_path: Path) -> None:
+    image = Image.new("P", (1000, 1000), 1)
+    image.putpalette([0, 0, 0] * 256)
+    image.save(tmp_path / "a.png", transparency=1)
+    made = opened(pictures.thumbnail((tmp_path / "a.png").read_bytes(), side=192, max_pixels=10**7))
+    assert made.getpixel((9, 9)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("format", "pixels"), [("PNG", 10_000), ("WEBP", 20_000)])
+def test_greedy_formats_may_have_half_as_many_pixels(format: str, pixels: int) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(file, format)
+    assert pictures.thumbnail(file.getvalue(), side=192, max_pixels=pixels)
+    with pytest.raises(ItemError, match="over the limit"):
+        pictures.thumbnail(file.getvalue(), side=192, max_pixels=pixels - 2)
+
+
 def test_an_object_over_the_limit_is_not_read(
     services: Services, made: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,10 +189,13 @@ def test_what_a_manifest_names_outside_the_input_is_not_read(
 ) -> None:
     photo(tmp_path / "secret.jpg")
     photo(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "in" / "a.jpg")
-    rows = [ManifestRow("../secret.jpg"), ManifestRow(str(tmp_path / "secret.jpg"))]
-    spec = job_over(services, tmp_path, *rows)
-    for row in range(2):
+    (tmp_path / "in" / "inside.jpg").symlink_to(tmp_path / "in" / "a.jpg")
+    outside = ("../secret.jpg", "x/../../secret.jpg", str(tmp_path / "secret.jpg"))
+    spec = job_over(services, tmp_path, *map(ManifestRow, (*outside, "inside.jpg")))
+    seen = made.of(spec, 3, 192)
+    assert seen is not None
+    assert opened(seen.data).size == (192, 144)
+    for row in range(3):
         found = made.of(spec, row, 192)
         assert found is not None
         assert found.data == b""

@@ -35,7 +35,14 @@ def test_no_picture_and_too_large_a_picture(client: httpx.Client) -> None:
     empty = {"picture": ("a.png", b"", "image/png")}
     assert "choose a picture first" in client.post("/try", data={"model": "tiny"}, files=empty).text
     large = {"picture": ("a.png", b"x" * (33 * 2**20), "image/png")}
-    assert client.post("/try", data={"model": "tiny"}, files=large).status_code == 413
+    for headers, begins in (
+        ({}, "<!doctype html>"),
+        ({"hx-request": "true"}, '<p class="note bad"'),
+    ):
+        answer = client.post("/try", data={"model": "tiny"}, files=large, headers=headers)
+        assert answer.status_code == 413
+        assert answer.text.startswith(begins)
+        assert "body is larger than" in answer.text
 
 
 def test_a_viewer_may_not_ask(looker: httpx.Client) -> None:
