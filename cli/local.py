@@ -6,16 +6,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.progress import listing_progress, prediction_progress
 from millrace.cli.what_runs import WhatRuns
-from millrace.core.errors import ExitCode, ModelError, UsageError
+from millrace.core.errors import ExitCode, MillraceError, ModelError, UsageError
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.model_ref import ModelRef
+from millrace.core.notify.delivery import DeliveryState
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
@@ -72,12 +73,21 @@ def run_locally(
             services, fields.pop("source"), model=ModelRef.parse(fields.pop("model")), **fields
         )
         told = {**environment, **_pinned(spec), "MILLRACE_REDIS_URL": redis.url}
-        with crew_of(processes, told) as workers:
-            with listing_progress(quiet=quiet) as listed:
-                job = submit_spec(services, spec, listed)
-            said = WhatRuns(services.fleet, quiet=quiet)
-            with prediction_progress(quiet=quiet) as predicted:
-                return _watch(services, job, workers, predicted, said, ctrl_c)
+        job = Job(services, spec.job_id)
+        try:
+            with crew_of(processes, told) as workers:
+                with listing_progress(quiet=quiet) as listed:
+                    submit_spec(services, spec, listed)
+                said = WhatRuns(services.fleet, quiet=quiet)
+                with prediction_progress(quiet=quiet) as predicted:
+                    _watch(services, job, workers, predicted, said, ctrl_c)
+        except BaseException as error:
+            # Whoever pressed Ctrl-C waits for one try and no more.
+            within_s = 0 if isinstance(error, KeyboardInterrupt) else TELL_WITHIN_S
+            with suppress(MillraceError):
+                _told(services, job, ctrl_c, within_s)
+            raise
+        return _told(services, job, ctrl_c, TELL_WITHIN_S)
 
 
 def _pinned(spec: JobSpec) -> dict[str, str]:
@@ -123,22 +133,22 @@ class Crew:
         self.gone.set()
 
 
-def _told(services: Services, job: Job, status: JobStatus, ctrl_c: CtrlC) -> JobStatus:
+def _told(services: Services, job: Job, ctrl_c: CtrlC, within_s: float) -> JobStatus:
     """The status once its end is told; Redis, which would remember it, ends with this command."""
-    give_up_at = time.monotonic() + TELL_WITHIN_S
-    while status.notification is not None and not status.notification.state.settled:
-        ctrl_c.check()
-        if time.monotonic() > give_up_at:
-            print(
-                f"millrace: {status.notification.to} was not told: "
-                f"{status.notification.error or 'it does not answer'}",
-                file=sys.stderr,
-            )
-            break
+    until = time.monotonic() + within_s
+    job.status()  # ends it, if it waits for nothing else
+    while True:
         services.notifier.tick()
-        time.sleep(0.05)
         status = job.status()
-    return status
+        told = status.notification
+        if told is None or told.state is not DeliveryState.WAITING:
+            return status
+        if time.monotonic() >= until:
+            why = told.error or "it does not answer"
+            print(f"millrace: {told.to} was not told: {why}", file=sys.stderr)
+            return status
+        ctrl_c.check()
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -159,7 +169,7 @@ def _watch(
     progress: Callable[[JobStatus], None],
     said: WhatRuns,
     ctrl_c: CtrlC,
-) -> JobStatus:
+) -> None:
     """Wait for the job, unless the workers give up first."""
     try:
         while True:
@@ -168,7 +178,7 @@ def _watch(
             progress(status)
             said.look(last=status.terminal)
             if status.terminal:
-                return _told(services, job, status, ctrl_c)
+                return
             if crew.gone.wait(0.3) or (status.started_at is None and crew.keeps_failing):
                 give_up(services, job.id, JobState.FAILED, Reason.MODEL_LOAD_FAILED)
                 error = ModelError("the workers could not start; their own line says why")

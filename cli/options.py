@@ -245,5 +245,6 @@ def services(redis_url: str | None) -> Services:
     from millrace.core.services import Services
     from millrace.core.settings import Settings
 
-    configure("warning")
-    return Services(Settings.load(redis_url=redis_url))
+    settings = Settings.load(redis_url=redis_url)
+    configure("warning", settings.log_format)
+    return Services(settings)

@@ -36,8 +36,9 @@ def status(
     from millrace.core.settings import Settings
     from millrace.producer import open_job
 
-    configure("warning")
-    handle = open_job(job, Settings.load(redis_url=redis_url))
+    settings = Settings.load(redis_url=redis_url)
+    configure("warning", settings.log_format)
+    handle = open_job(job, settings)
     if watch:
         with prediction_progress(quiet=as_json) as predicted:
             current = handle.wait(progress=predicted)

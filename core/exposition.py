@@ -35,6 +35,14 @@ def registry_of(source: Callable[[], Iterable[Tagged]]) -> CollectorRegistry:
     return registry
 
 
+def register_process(registry: CollectorRegistry, name: str) -> None:
+    """Memory, CPU time and open files of this process, where the system tells, as
+    `<name>_process_…`."""
+    from prometheus_client.process_collector import ProcessCollector
+
+    ProcessCollector(namespace=name, registry=registry)
+
+
 def page_of(registry: CollectorRegistry, accept: str = "") -> tuple[bytes, str]:
     """What `/metrics` answers, and its content type."""
     from prometheus_client.exposition import choose_encoder

@@ -8,8 +8,9 @@ to one is `carried`.
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import partial
@@ -18,6 +19,9 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 T = TypeVar("T")
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal, or turn its text about."""
 
 
 def about(**fields: str | int) -> AbstractContextManager[None]:
@@ -41,22 +45,24 @@ def configure(
         structlog.contextvars.merge_contextvars,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    rendered: list[Any] = (
+        [structlog.processors.JSONRenderer()]
         if form == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else [
+            _visible,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
-    tail: list[Any] = [structlog.processors.format_exc_info] if form == "json" else []
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *tail,
-                renderer,
+                structlog.processors.format_exc_info,
+                *rendered,
             ],
         )
     )
@@ -85,3 +91,11 @@ def get_logger(name: str) -> Any:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _visible(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Spell out what somebody may have put into a path or a key to act on whoever reads the log."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], value)
+    return event

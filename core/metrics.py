@@ -61,7 +61,7 @@ IMAGES = _define(
 CHUNKS = _define(
     "millrace_chunks_total",
     Kind.COUNTER,
-    "Chunks by how they ended here: counted, repeat or late (counted elsewhere), given_back.",
+    "Chunks by how they ended: counted, repeat or late (counted elsewhere), unknown, given_back.",
     *("model", "outcome"),
 )
 BATCH_IMAGES = _define(

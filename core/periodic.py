@@ -35,10 +35,11 @@ class Periodic:
         self._due.set()
 
     def stop(self) -> None:
-        """Wait for the action under way, and end the thread."""
+        """Wait for the action under way, and end the thread, if it was started."""
         self._stopping = True
         self._due.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while True:

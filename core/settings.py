@@ -69,7 +69,8 @@ class NotifySettings(EnvironmentSettings):
         None, description="signs notifications; several between blanks: each of them does"
     )
     notify_hosts: str | None = Field(
-        None, description="hosts between blanks: no others are notified, and these may be private"
+        None,
+        description="hosts between blanks: no others are notified; private and http ones may be",
     )
     notify_allow_private: bool = Field(
         False, description="notify private addresses, of this machine too, and by plain http"

@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future, wait
 
 from millrace.core import metrics as m
 from millrace.core.errors import CorruptRecord, JobNotFound, MillraceError
 from millrace.core.job import JobState
+from millrace.core.log import get_logger
 from millrace.core.metrics import Sample
 from millrace.core.services import Services
 from millrace.core.status import status_of
 from millrace.core.topology import NOTIFICATIONS, JobKeys, QueueKeys
 
+log = get_logger(__name__)
+
 FRESH_S = 5.0
 """However many ask, Redis is asked this often at most."""
+WAIT_S = 4.0
+"""Less than Prometheus waits for us."""
+STALE_S = 15.0
+"""What was read before that is told no more."""
 MOST_JOBS = 10_000
 """The newest: older ones are not counted."""
 MOST_ACTIVE = 500
@@ -31,21 +39,36 @@ class FleetMetrics:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._lock = threading.Lock()
+        self._reading = Future[None]()
+        self._reading.set_result(None)
         self._samples: list[Sample] = []
         self._read_at = float("-inf")
         self._ended: dict[str, str] = {}
         self._remembered_at = 0.0
 
     def samples(self) -> list[Sample]:
-        """No older than a few seconds. While Redis is away only that it is."""
+        """No older than a few seconds, while Redis is quick; then the last ones for a while, and
+        then only that it is away. Whoever asks never waits for it longer than `WAIT_S`."""
         with self._lock:
-            if time.monotonic() - self._read_at > FRESH_S:
-                try:
-                    self._samples = [*self._read(), Sample(m.REDIS_UP, 1)]
-                except MillraceError:
-                    self._samples = [Sample(m.REDIS_UP, 0)]
-                self._read_at = time.monotonic()
-            return self._samples
+            if self._reading.done() and time.monotonic() - self._read_at > FRESH_S:
+                self._reading = Future()
+                threading.Thread(target=self._refresh, name="fleet-metrics", daemon=True).start()
+            reading = self._reading
+        wait([reading], WAIT_S)
+        with self._lock:
+            fresh = time.monotonic() - self._read_at < STALE_S
+            return self._samples if fresh else [Sample(m.REDIS_UP, 0)]
+
+    def _refresh(self) -> None:
+        try:
+            found = [*self._read(), Sample(m.REDIS_UP, 1)]
+        except Exception as error:
+            if not isinstance(error, MillraceError):
+                log.error("cannot count jobs", exc_info=error)
+            found = [Sample(m.REDIS_UP, 0)]
+        with self._lock:
+            self._samples, self._read_at = found, time.monotonic()
+        self._reading.set_result(None)
 
     def _read(self) -> list[Sample]:
         states = self._states()

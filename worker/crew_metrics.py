@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def supervised(
 
 
 def samples_of(supervisor: Supervisor, sockets: list[Path]) -> Iterator[Tagged]:
-    """What there is to say of each process."""
-    for number, socket in enumerate(sockets):
-        told = ask(socket)
+    """What there is to say of each process; they are asked at once, for some may not answer."""
+    with ThreadPoolExecutor(len(sockets)) as askers:
+        answers = [*askers.map(ask, sockets)]
+    for number, told in enumerate(answers):
         own = [
             Sample(m.UP, int(told is not None)),
             Sample(m.RESTARTS, supervisor.failures_of(number)),

@@ -12,7 +12,7 @@ from millrace.core.errors import MillraceError, Unavailable
 from millrace.core.log import get_logger
 from millrace.core.message import ChunkMessage
 from millrace.core.model_ref import ModelRef
-from millrace.core.notify.notifier import Notifying
+from millrace.core.notify.notifying import Notifying
 from millrace.core.periodic import Periodic
 from millrace.core.reconcile import Reconciler
 from millrace.core.services import Services
@@ -30,6 +30,8 @@ from millrace.worker.scrape import expose
 from millrace.worker.watchdog import Beat, Watchdog, Watched
 
 log = get_logger(__name__)
+
+COUNT_QUEUES_S = 5.0
 
 
 class Engine:
@@ -49,7 +51,9 @@ class Engine:
         self._in_hand = InHand()
         self.meters = Meters(bundle.card.name, bundle.card.version or "")
         self.meters.leases = lambda: len(self._in_hand.leases())
-        self.meters.queues = self._waiting
+        self.meters.queues = lambda: self._waiting
+        self._waiting: dict[str, int] = {}
+        self._counting = Periodic("queue depths", COUNT_QUEUES_S, self._count_waiting)
         self._claims = Claims(
             self._services.redis,
             worker=self.name,
@@ -88,7 +92,8 @@ class Engine:
         """Load the model, warm it up, and start the threads. Raises ModelError,
         MissingExtra, AccessDenied."""
         self._announce_loading()
-        expose(self.meters, self._options)
+        if expose(self.meters, self._options):
+            self._counting.start()
         try:
             self._load()
         except BaseException:
@@ -157,6 +162,7 @@ class Engine:
         self._watchdog.stop()
         self._reconciling.stop()
         self._notifying.stop()
+        self._counting.stop()
         self._heartbeat.stop()
         self._services.redis.close()
 
@@ -168,12 +174,14 @@ class Engine:
         self._heartbeat.leave()
         return len(leases)
 
-    def _waiting(self) -> dict[str, int]:
-        """Messages that wait in each queue; nothing while Redis does not tell."""
+    def _count_waiting(self) -> None:
+        """Messages that wait in each queue; nothing once Redis does not tell. Not at the scrape,
+        which a Redis that hangs would hold up."""
         try:
-            return {queue: self._services.queue.depth(queue) for queue in self.queues}
+            depths = {queue: self._services.queue.depth(queue) for queue in self.queues}
         except MillraceError:
-            return {}
+            depths = {}
+        self._waiting = depths
 
     def _announce_loading(self) -> None:
         """A Redis that is away may come back; one that refuses this worker will not help it."""

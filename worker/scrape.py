@@ -11,8 +11,8 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from millrace.core.exposition import registry_of, serve
@@ -26,10 +26,13 @@ log = get_logger(__name__)
 
 ANSWERS_WITHIN_S = 2.0
 """A process that does not is taken for one that is down."""
+PAUSE_S = 0.1
+"""After a failure: what cannot be accepted, for want of file descriptors, may be in a moment."""
 
 
-def expose(meters: Meters, options: WorkerOptions) -> None:
-    """Show the samples from now on, if anybody wants them. Raises MissingExtra, UsageError."""
+def expose(meters: Meters, options: WorkerOptions) -> bool:
+    """Show the samples from now on, if anybody wants them; whether somebody does. Raises
+    MissingExtra, UsageError."""
     path = os.environ.get(METRICS_SOCKET)
     if path:
         answer(Path(path), meters.samples)
@@ -37,6 +40,7 @@ def expose(meters: Meters, options: WorkerOptions) -> None:
         registry = registry_of(lambda: [({"process": "0"}, meters.samples())])
         port, _ = serve(registry, options.metrics_address, options.metrics_port)
         log.info("serving metrics", address=options.metrics_address, port=port)
+    return bool(path) or options.metrics_port is not None
 
 
 def answer(path: Path, samples: Callable[[], list[Sample]]) -> None:
@@ -48,10 +52,14 @@ def answer(path: Path, samples: Callable[[], list[Sample]]) -> None:
 
     def run() -> None:
         while True:
-            asker, _ = listener.accept()
-            with asker, suppress(OSError):
-                asker.settimeout(ANSWERS_WITHIN_S)
-                asker.sendall(json.dumps(as_json(samples())).encode())
+            try:
+                asker, _ = listener.accept()
+                with asker:
+                    asker.settimeout(ANSWERS_WITHIN_S)
+                    asker.sendall(json.dumps(as_json(samples())).encode())
+            except Exception as error:  # of this one scrape, whatever it is
+                log.warning("a scrape was not answered", error=str(error) or repr(error))
+                time.sleep(PAUSE_S)
 
     threading.Thread(target=run, name="scrape", daemon=True).start()
 
@@ -66,5 +74,5 @@ def ask(path: Path) -> list[Sample] | None:
             while block := asking.recv(1 << 16):
                 said += block
         return from_json(json.loads(said))
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of another version
         return None

@@ -1,8 +1,9 @@
 """Tells the ends of jobs to their `--notify` URLs: at least once, as long as it takes.
 
-Any process may send: workers do, and `millrace serve`. A try that fails, or whose sender dies, is
-repeated later by whoever is there, with growing pauses, until the receiver takes it or it is
-given up.
+Any process may send: workers do, and `millrace serve`, if they have the secret and the job's
+places are allowed to them. A try that fails, or whose sender dies, is repeated later by whoever is
+there, with growing pauses, until the receiver takes it or it is given up. `notifying.py` has the
+threads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import random
 import threading
 import time
+from collections.abc import Iterable
 
 import orjson
 
@@ -20,9 +22,7 @@ from millrace.core.errors import (
     LocationNotAllowed,
     MillraceError,
     SpecMismatch,
-    UsageError,
 )
-from millrace.core.finalize import Finalizer
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import JobStore, Snapshot
 from millrace.core.log import about, get_logger
@@ -32,7 +32,6 @@ from millrace.core.notify.post import NotTakenError, post
 from millrace.core.notify.rules import Rules
 from millrace.core.notify.signature import signed
 from millrace.core.notify.target import Target
-from millrace.core.periodic import Periodic
 from millrace.core.record import from_ms, to_ms
 from millrace.core.settings import NotifySettings
 from millrace.core.status import status_of
@@ -45,13 +44,17 @@ LONGEST_PAUSE_S = 6 * 3600.0
 JITTER = 0.2
 MAX_AGE_S = 3 * 86_400.0
 """An end that nobody took in three days is told no more."""
-AT_ONCE = 16
+LOOK_AT = 1000
+"""So many of those that are due, the longest due first, are shared out at a time."""
 ENDED = "job.ended"
 
 
 class Notifier:
-    """`tick` sends what is due. Raises what `RedisClient.errors` raises, and UsageError if
-    something is due and there is no secret: then it is left to processes that have one."""
+    """Sends what is due. Safe to use from several threads. Raises what `RedisClient.errors` raises.
+
+    What this process may not send, without a secret or because `MILLRACE_ALLOWED_LOCATIONS` does
+    not name the job's places, is left to processes that may: it is no try.
+    """
 
     def __init__(self, store: JobStore, stores: Stores, settings: NotifySettings) -> None:
         self._store, self._stores, self._settings = store, stores, settings
@@ -59,33 +62,70 @@ class Notifier:
         self._rules = Rules.of(settings)
         self._keys = settings.notify_keys
         self._stopping = threading.Event()
-        # Finding the address takes one time-out at most, the rest another, and storage its own.
-        self._lease_s = 2 * settings.notify_timeout_s + 120
+        self._taken: set[str] = set()
+        self._said_so = False
+        # A try takes one time-out at most, and storage its own.
+        self._lease_s = settings.notify_timeout_s + 120
 
     def stop(self) -> None:
-        """End after the try under way; what is left is another process's."""
+        """Begin no more tries; what is left is another process's."""
         self._stopping.set()
 
+    def give_back(self) -> None:
+        """Let others try at once what is being tried here: this process ends and waits no more."""
+        for job in [*self._taken]:
+            self._outbox.settle(job, DeliveryState.WAITING)
+
     def tick(self) -> int:
-        """Try what is due, one after the other; returns how many were tried."""
-        tried = 0
-        while jobs := self._outbox.due(AT_ONCE):
+        """Try what is due once, one after the other; returns how many were tried."""
+        return sum(map(self.tell, self.due().values()))
+
+    def due(self) -> dict[str, list[str]]:
+        """Jobs whose end is due to be told and may be told from here, by their receiver."""
+        found: dict[str, list[str]] = {}
+        for job in self._outbox.due(LOOK_AT):
+            receiver = self._receiver(job)
+            if receiver is None:
+                continue
             if not self._keys:
-                raise UsageError(
-                    "ends of jobs are to be told, and MILLRACE_NOTIFY_SECRET is not set"
-                )
-            before = tried
-            for job in jobs:
-                if self._stopping.is_set():
-                    return tried
-                attempt = self._outbox.take(job, self._lease_s)
-                if attempt:
-                    tried += 1
+                if not self._said_so:
+                    log.warning("ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set")
+                    self._said_so = True
+                break
+            found.setdefault(receiver, []).append(job)
+        return found
+
+    def tell(self, jobs: Iterable[str]) -> int:
+        """Try each of these that no other process has taken; returns how many were tried."""
+        tried = 0
+        for job in jobs:
+            if self._stopping.is_set():
+                break
+            attempt = self._outbox.take(job, self._lease_s)
+            if attempt:
+                tried += 1
+                self._taken.add(job)
+                try:
                     with about(job=job):
                         self._try(job, attempt)
-            if tried == before:
-                break  # others are at it
+                finally:
+                    self._taken.discard(job)
         return tried
+
+    def _receiver(self, job: str) -> str | None:
+        """Whose it is; None if it is not told from here, or is no job that is to be told."""
+        try:
+            spec = self._store.spec(job)
+            self._stores.allowed.check(spec.input.uri, spec.output)
+        except LocationNotAllowed:
+            return None
+        except (JobNotFound, CorruptRecord) as error:
+            log.warning("nothing is told of what is no job", job=job, error=error.message)
+            spec = None
+        if spec is None or spec.notify is None:
+            self._outbox.forget(job)
+            return None
+        return Target.parse(spec.notify).origin
 
     def _try(self, job: str, attempt: int) -> None:
         try:
@@ -132,7 +172,7 @@ class Notifier:
                 **signed(self._keys, event_id, int(time.time()), body),
             }
             post(target, body, headers, self._rules, self._settings.notify_timeout_s)
-        except (SpecMismatch, LocationNotAllowed) as error:
+        except SpecMismatch as error:
             raise NotTakenError(error.message, final=True) from None
         except MillraceError as error:
             raise NotTakenError(error.message) from None
@@ -143,23 +183,6 @@ class Notifier:
         grown = self._settings.notify_backoff_s * float(BACKOFF) ** (attempt - 1)
         pause = min(grown, LONGEST_PAUSE_S)
         return pause * random.uniform(1 - JITTER, 1 + JITTER)
-
-
-class Notifying:
-    """A thread that sends what is due, now and then, and at once when this process ends a job."""
-
-    def __init__(self, notifier: Notifier, finalizer: Finalizer, every_s: float) -> None:
-        self._notifier = notifier
-        self._thread = Periodic("notifier", every_s, notifier.tick)
-        finalizer.on_end = self._thread.soon
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Wait for the try under way."""
-        self._notifier.stop()
-        self._thread.stop()
 
 
 def event_of(snapshot: Snapshot) -> tuple[str, bytes]:

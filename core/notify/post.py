@@ -12,8 +12,10 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from email.utils import parsedate_to_datetime
 
 from millrace.core.errors import UsageError
 from millrace.core.notify.rules import Rules
@@ -37,12 +39,11 @@ GONE = 410
 def post(
     target: Target, body: bytes, headers: Mapping[str, str], rules: Rules, timeout_s: float
 ) -> None:
-    """Raises NotTakenError; UsageError if no address of the host may be notified.
-
-    Finding the address may take `timeout_s`, and so may all the rest.
-    """
+    """All of it within `timeout_s`. Raises NotTakenError; UsageError if no address of the host may
+    be notified."""
+    until = time.monotonic() + timeout_s
     addresses = _allowed(target, rules, timeout_s)
-    with _connected(target, addresses, timeout_s) as (connection, cut_off):
+    with _connected(target, addresses, until) as (connection, cut_off):
         try:
             connection.request("POST", target.path, body, {**headers, "Host": target.authority})
             answer = connection.getresponse()
@@ -87,18 +88,18 @@ def _resolved(target: Target) -> list[IPAddress]:
 
 @contextmanager
 def _connected(
-    target: Target, addresses: list[IPAddress], timeout_s: float
+    target: Target, addresses: list[IPAddress], until: float
 ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
     """A connection to the first address that takes one; it is cut when the time is over, for a
     server that answers a byte now and then keeps every time-out of a single read. The event tells
     whether it was."""
-    raw = _reached(target, addresses, timeout_s)
+    raw = _reached(target, addresses, until)
     also, cut_off = raw.dup(), threading.Event()
-    alarm = threading.Timer(timeout_s, _shut, [also, cut_off])
+    alarm = threading.Timer(_left(until), _shut, [also, cut_off])
     alarm.daemon = True
     alarm.start()
     try:
-        raw.settimeout(timeout_s)
+        raw.settimeout(_left(until))
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.auto_open = 0  # it never connects by itself, to what was not checked
         connection.sock = _secured(target, raw) if target.scheme == "https" else raw
@@ -110,12 +111,12 @@ def _connected(
         also.close()
 
 
-def _reached(target: Target, addresses: list[IPAddress], timeout_s: float) -> socket.socket:
+def _reached(target: Target, addresses: list[IPAddress], until: float) -> socket.socket:
     failure: OSError = OSError("no address")
-    for address in addresses:
+    for number, address in enumerate(addresses):
         raw = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
         try:
-            raw.settimeout(timeout_s / len(addresses))
+            raw.settimeout(_left(until) / (len(addresses) - number))
             raw.connect((str(address), target.port))
         except OSError as error:
             failure = error
@@ -123,6 +124,11 @@ def _reached(target: Target, addresses: list[IPAddress], timeout_s: float) -> so
         else:
             return raw
     raise NotTakenError(f"cannot be reached: {_in_words(failure)}")
+
+
+def _left(until: float) -> float:
+    """Seconds, and never none: a socket would take that for "do not wait at all"."""
+    return max(0.001, until - time.monotonic())
 
 
 def _secured(target: Target, raw: socket.socket) -> ssl.SSLSocket:
@@ -150,5 +156,12 @@ def _in_words(error: Exception) -> str:
 
 
 def _seconds(text: str | None) -> float:
-    """Of a `Retry-After` header that is a number."""
-    return float(text) if text is not None and re.fullmatch(r"\d{1,9}", text) else 0.0
+    """Of a `Retry-After` header: a number, or a date; none if it is neither."""
+    if text is None:
+        return 0.0
+    if re.fullmatch(r"\d{1,9}", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -78,7 +78,7 @@ class Rules:
     """Who may be notified. Each method raises UsageError."""
 
     hosts: frozenset[str]
-    """No others are, and these may be private; empty for any public one."""
+    """No others are, and these may be private and take plain `http`; empty for any public one."""
     allow_private: bool
 
     @classmethod
@@ -102,7 +102,7 @@ class Rules:
             raise UsageError(f"{target.origin}: {address} is a {reach} address; it is not notified")
         if reach is Reach.PRIVATE and not self._may_be_private(target):
             raise UsageError(f"{target.origin}: {address} is a {reach} address", hint=_HINT)
-        if reach is Reach.PUBLIC and target.scheme == "http":
+        if reach is Reach.PUBLIC and target.scheme == "http" and target.host not in self.hosts:
             raise UsageError(f"{target.origin} would be notified in the clear: use https")
 
     def _may_be_private(self, target: Target) -> bool:

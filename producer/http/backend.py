@@ -7,7 +7,7 @@ from collections.abc import Callable
 from anyio import CapacityLimiter
 
 from millrace.core.errors import UsageError
-from millrace.core.notify.notifier import Notifying
+from millrace.core.notify.notifying import Notifying
 from millrace.core.periodic import Periodic
 from millrace.core.services import Services
 from millrace.core.storage import Location

@@ -15,7 +15,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
 from millrace.core.errors import MillraceError
-from millrace.core.log import get_logger
+from millrace.core.log import about, get_logger
 from millrace.core.services import Services
 from millrace.core.status import JobStatus, status_of
 from millrace.producer.control import try_to_look_after
@@ -118,7 +118,8 @@ class StatusBoard:
 
     def _care(self, job: str) -> None:
         try:
-            try_to_look_after(self._services, job)
+            with about(job=job):
+                try_to_look_after(self._services, job)
         except MillraceError as error:
             log.warning("left to the workers", job=job, error=error.message)
         except Exception as error:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from millrace.core.errors import JobNotFound, MillraceError
 from millrace.core.job import JobSpec
-from millrace.core.log import get_logger
+from millrace.core.log import about, get_logger
 from millrace.core.services import Services
 from millrace.producer.enqueue import ListingProgress
 from millrace.producer.http.duties import Duties
@@ -84,19 +84,20 @@ class Lister:
         self._pool.close(within_s)
 
     def _run(self, job: str) -> None:
-        try:
-            self._list(job)
-        except _Stopping:
-            log.info("left off listing", job=job)
-        except MillraceError as error:
-            # It is tried again and again: what ails it may be mended, or the job cancelled.
-            if self._told.get(job) != error.message:
-                log.warning("not listed", job=job, error=error.message)
-                self._told[job] = error.message
-        except Exception as error:
-            log.error("listing failed", job=job, exc_info=error)
-        finally:
-            self._begun.discard(job)
+        with about(job=job):
+            try:
+                self._list(job)
+            except _Stopping:
+                log.info("left off listing")
+            except MillraceError as error:
+                # It is tried again and again: what ails it may be mended, or the job cancelled.
+                if self._told.get(job) != error.message:
+                    log.warning("not listed", error=error.message)
+                    self._told[job] = error.message
+            except Exception as error:
+                log.error("listing failed", exc_info=error)
+            finally:
+                self._begun.discard(job)
 
     def _list(self, job: str) -> None:
         try:
@@ -111,7 +112,7 @@ class Lister:
             return
         if snapshot.has_producer:
             return
-        log.info("listing", job=job)
+        log.info("listing")
         list_the_rest(self._services, record.spec, self._go_on)
         self._duties.done("list", job)
         self._told.pop(job, None)

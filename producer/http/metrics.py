@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.exposition import page_of, registry_of
+from millrace.core.exposition import page_of, register_process, registry_of
 from millrace.core.services import Services
 from millrace.producer.fleet_metrics import FleetMetrics
 from millrace.producer.http.access import viewer
@@ -21,11 +22,16 @@ _EXAMPLE = """# HELP millrace_jobs Jobs that Redis knows.
 millrace_jobs{state="running"} 1.0
 """
 
+SCRAPES_AT_ONCE = 4
+"""In threads of their own: all others may be waiting for a Redis that hangs."""
+
 
 def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> None:
     """Count every request from now on, and tell. Raises MissingExtra."""
     requests, fleet = Requests(), FleetMetrics(services)
     registry = registry_of(lambda: [({}, requests.samples()), ({}, fleet.samples())])
+    register_process(registry, "millrace_server")
+    limiter = CapacityLimiter(SCRAPES_AT_ONCE)
 
     async def who(request: Request) -> None:
         if not open_to_all:
@@ -47,8 +53,8 @@ def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> N
         dependencies=[Depends(who)],
     )
     async def metrics(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
-        """Jobs by state, images that wait, queues, leases, live workers, requests."""
-        body, content_type = await run_sync(page_of, registry, accept)
+        """Jobs by state, images that wait, queues, leases, live workers, requests, the process."""
+        body, content_type = await run_sync(page_of, registry, accept, limiter=limiter)
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     app.add_middleware(Observed, requests=requests)

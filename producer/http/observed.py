@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,12 +17,14 @@ from structlog.contextvars import bind_contextvars
 from millrace.core import metrics as m
 from millrace.core.log import get_logger
 from millrace.core.metrics import Counts, Sample
+from millrace.core.topology import JOB_ID_PATTERN
 
 log = get_logger(__name__)
 
 HEADER = "x-request-id"
 _HEADER = HEADER.encode()
 _GIVEN = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
+_JOB = re.compile(rf"(?:/v1)?/jobs/({JOB_ID_PATTERN[1:-1]})(?=[/?]|$)")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "none"
 """Of a request for what there is not: what people ask for has no bounds."""
@@ -37,11 +40,12 @@ class Requests:
     def begin(self) -> None:
         self._open += 1
 
-    def end(self, method: str, route: str, status: int, seconds: float) -> None:
+    def end(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """`seconds` are None of what lasts as long as somebody listens."""
         self._open -= 1
         method = method if method in METHODS else "other"
         self._counts.add(m.REQUESTS, 1, method, route, str(status))
-        if not route.endswith("/events"):
+        if seconds is not None:
             self._counts.observe(m.REQUEST_SECONDS, (seconds,), method, route)
 
     def samples(self) -> list[Sample]:
@@ -61,15 +65,20 @@ class Observed:
         request_id = _given(scope) or secrets.token_hex(8).encode()
         # Each request has a task of its own, whose context ends with it.
         bind_contextvars(request_id=request_id.decode())
+        _bind_job(scope["path"])
         status = 500  # of what is raised through us
+        lasts = False
         started = time.perf_counter()
         self._requests.begin()
 
         async def send_named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, lasts
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id)]
+                headers = [*message.get("headers", ())]
+                lasts = _value(headers, b"content-type").startswith(b"text/event-stream")
+                _bind_job(_value(headers, b"location").decode("latin-1"))  # it was made just now
+                message["headers"] = [*headers, (_HEADER, request_id)]
             await send(message)
 
         try:
@@ -77,7 +86,7 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started
             method: str = scope["method"]
-            self._requests.end(method, route_of(scope), status, seconds)
+            self._requests.end(method, route_of(scope), status, None if lasts else seconds)
             # People poll: what only reads is told of in debugging alone.
             say = log.debug if method in ("GET", "HEAD") else log.info
             say(
@@ -95,8 +104,18 @@ def route_of(scope: Scope) -> str:
     return getattr(route, "path", None) or NO_ROUTE
 
 
+def _bind_job(path: str) -> None:
+    """From now on the lines are about the job that a path names, if it names one."""
+    job = _JOB.match(path)
+    if job is not None:
+        bind_contextvars(job=job[1])
+
+
 def _given(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == _HEADER:
-            return value if _GIVEN.fullmatch(value) else None
-    return None
+    value = _value(scope["headers"], _HEADER)
+    return value if _GIVEN.fullmatch(value) else None
+
+
+def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """Of the first header of that name; empty if there is none."""
+    return next((value for key, value in headers if key == name), b"")

@@ -14,6 +14,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from millrace.core.log import carried
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class Pool:
     def submit(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T] | None:
-        """Call it soon; None once the pool is closed."""
+        """Call it soon, its log lines about what ours are now; None once the pool is closed."""
         with self._lock:
             if self._closed:
                 return None
@@ -42,7 +44,7 @@ class Pool:
                 for thread in self._threads:
                     thread.start()
         future = Future[T]()
-        self._work.put((future, partial(function, *args, **kwargs)))
+        self._work.put((future, carried(partial(function, *args, **kwargs))))
         return future
 
     def close(self, within_s: float = 0.0) -> None:

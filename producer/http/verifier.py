@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from millrace.core.errors import ObjectNotFound, ServerUnavailable
 from millrace.core.jobdir import JobDirectory
+from millrace.core.log import about
 from millrace.core.services import Services
 from millrace.producer.http.pool import Pool
 from millrace.producer.verification import Verification
@@ -73,5 +74,7 @@ class Verifier:
         def count(images: int) -> None:
             check.images = images
 
-        spec = self._services.jobs.spec(check.job)
-        return verify(self._services, JobDirectory(self._services.stores, spec.directory), count)
+        with about(job=check.job):
+            spec = self._services.jobs.spec(check.job)
+            directory = JobDirectory(self._services.stores, spec.directory)
+            return verify(self._services, directory, count)

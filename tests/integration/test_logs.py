@@ -118,8 +118,16 @@ def test_a_server_s_lines_say_which_request_they_are_about(
         assert made.json()["request_id"] == made.headers["x-request-id"]
         assert len({made.headers["x-request-id"], odd.headers["x-request-id"], "mine-1"}) == 3
         assert odd.headers.get_list("x-request-id") == [odd.headers["x-request-id"]]
-        wait_until(lambda: "mine-1" in server.log, 20)
+        wait_until(lambda: '"listing"' in server.log, 20)
         lines = lines_of(server.log)
+    about = {(line.get("request_id"), line.get("job")) for line in lines}
+    assert about - {(None, None)} == {
+        ("mine-1", "j"),  # also the listing, in a thread of its own
+        (made.headers["x-request-id"], "nobody"),
+    }
+    alone = [line["event"] for line in lines if "request_id" not in line]
+    starting = ("Started server", "Waiting for application", "Application startup", "Uvicorn")
+    assert all(event.startswith(starting) for event in alone), alone
     answered = {line["request_id"]: line for line in lines if line["event"] == "answered a request"}
     assert answered["mine-1"]["status"] == 202
     assert answered["mine-1"]["path"] == "/v1/jobs"

@@ -8,7 +8,9 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from millrace.core.errors import ExitCode
 from millrace.core.metrics import METRICS, Kind
+from tests.faults.redis_server import MortalRedis
 from tests.support import (
     ROOT,
     RunningServer,
@@ -144,6 +147,28 @@ def test_a_process_that_is_killed_is_down_then_back_and_counted(worker: RunningW
     wait_until(restarted, 60, "it is back")
 
 
+def test_while_redis_hangs_who_is_well_is_told_to_be(env: dict[str, str], tmp_path: Path) -> None:
+    asked = {"authorization": f"Bearer {VIEWER}"}
+    with MortalRedis() as redis, ExitStack() as stack:
+        env = env | {"MILLRACE_REDIS_URL": redis.url}
+        arguments = ("--model", "tiny", "--metrics-port", "0", "--log-format", "json")
+        worker = stack.enter_context(running_worker(*arguments, env=env, log=tmp_path / "w.log"))
+        server = stack.enter_context(running_server(env=env, log=tmp_path / "s.log"))
+        url = url_of(worker)
+        assert total(samples_at(server.url, **asked), "millrace_redis_up") == 1
+        redis.freeze()
+        try:
+            for _ in range(3):
+                began = time.monotonic()
+                assert total(samples_at(url), "millrace_worker_up") == 1
+                samples_at(server.url, **asked)
+                assert time.monotonic() - began < 8  # Prometheus waits for ten seconds for each
+            wait_until(lambda: total(samples_at(server.url, **asked), "millrace_redis_up") == 0, 40)
+        finally:
+            redis.thaw()
+        wait_until(lambda: total(samples_at(server.url, **asked), "millrace_redis_up") == 1, 40)
+
+
 def test_the_server_tells_of_jobs_and_of_itself(
     worker: RunningWorker, server: RunningServer, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -175,6 +200,7 @@ def test_the_server_tells_of_jobs_and_of_itself(
     assert total(samples, "millrace_http_requests_total", route="none", status="404") == 1
     assert total(samples, "millrace_http_request_seconds_count", **requests) == 3
     assert total(samples, "millrace_http_requests_open") == 1
+    assert total(samples, "millrace_server_process_resident_memory_bytes") > 20e6
 
 
 def named_in(text: str) -> set[str]:

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from millrace.core.errors import ExitCode
 from tests.faults.receiver import Hangs, Received, receiver
 from tests.support import (
+    MILLRACE,
     millrace,
     millrace_json,
     running_server,
@@ -118,6 +121,66 @@ def test_run_tells_the_end_before_its_redis_is_gone(env: dict[str, str], tmp_pat
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["notification"]["state"] == "delivered"
     assert len({verified(came)["event_id"] for came in there.received}) == 1
+
+
+def test_run_tells_of_a_model_that_does_not_load(env: dict[str, str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"this is no graph")
+    with receiver(500, 204) as there:
+        images, _, _, *rest = where(tmp_path, there.url)
+        model = ("--model", str(broken), "--size", "8", "--channels", "L")
+        done = millrace("run", images, *model, *rest, env=env)
+    assert done.returncode == ExitCode.MODEL, done.stderr
+    first, second = map(verified, there.received)
+    assert first == second
+    assert (first["state"], first["reason"]) == ("failed", "model_load_failed")
+
+
+def test_run_tells_of_a_listing_that_fails(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text('0.png\n{"key": 7}\n')
+    with receiver() as there:
+        done = millrace(
+            *("run", *where(tmp_path, there.url), "--manifest", str(tmp_path / "keys")), env=env
+        )
+    assert done.returncode not in (0, ExitCode.INTERNAL), done.stderr
+    (event,) = map(verified, there.received)
+    assert (event["state"], event["reason"]) == ("failed", "input_listing_failed")
+
+
+SLOW = """
+import sys, time
+if "millrace.worker.process" in sys.orig_argv:
+    import millrace.worker.images as images
+    decode = images.ImageDecoder.decode
+    def slowly(self, data):
+        time.sleep(0.5)
+        return decode(self, data)
+    images.ImageDecoder.decode = slowly
+"""
+
+
+@pytest.mark.parametrize("answer", [204, 500])
+def test_run_tries_to_tell_of_ctrl_c_once(answer: int, env: dict[str, str], tmp_path: Path) -> None:
+    write_pngs(tmp_path / "in", 60)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SLOW)
+    with receiver(answer) as there:
+        process = subprocess.Popen(
+            [*MILLRACE, "run", *where(tmp_path, there.url), "--chunk-size", "2", "--job-id", "j"],
+            env={**os.environ, **env, "PYTHONPATH": str(tmp_path / "site")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        results = tmp_path / "out" / "j" / "results"
+        wait_until(lambda: list(results.rglob("*.jsonl")), 60, "a chunk is done")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED, said
+    assert ("was not told: answered 500" in said) == (answer == 500)
+    events = [*map(verified, there.received)]
+    assert {(event["state"], event["reason"]) for event in events} == {("cancelled", "interrupted")}
+    assert len({event["event_id"] for event in events}) == 1
 
 
 @pytest.mark.parametrize("command", ["run", "enqueue"])

@@ -136,6 +136,13 @@ def test_our_services_set_only_variables_we_read(name: str) -> None:
     assert {"MILLRACE_REDIS_URL", "MILLRACE_MODELS"} <= ours
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_our_services_get_what_telling_the_ends_of_jobs_takes(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    for variable in ("SECRET", "HOSTS", "ALLOW_PRIVATE"):
+        assert environment[f"MILLRACE_NOTIFY_{variable}"] is None  # as it is set outside
+
+
 @pytest.mark.parametrize("name", ["worker", "worker-gpu"])
 def test_workers_are_scalable_checked_and_given_time_to_finish(name: str) -> None:
     worker = SERVICES[name]

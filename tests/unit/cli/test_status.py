@@ -213,6 +213,25 @@ def test_a_job_that_cannot_be_ended_breaks_no_list_and_is_tried_once(
     assert shown[tried[0]] == "finalizing"
 
 
+@pytest.mark.parametrize("command", [("status", "j"), ("jobs",)])
+def test_what_is_logged_has_the_form_that_the_environment_asks_for(
+    command: tuple[str, ...],
+    run: Invoke,
+    redis_url: str,
+    services: Services,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise StorageUnavailable("503")
+
+    overdue(services, tmp_path, "j")
+    monkeypatch.setattr(JobDirectory, "confirm", away)
+    monkeypatch.setenv("MILLRACE_LOG_FORMAT", "json")
+    (line,) = run(*command, "--json", redis_url=redis_url).err.splitlines()
+    assert (json.loads(line)["job"], json.loads(line)["level"]) == ("j", "warning")
+
+
 def test_no_jobs_and_no_workers_say_so(run: Invoke, redis_url: str) -> None:
     assert run("jobs", redis_url=redis_url).out == "no jobs\n"
     assert run("workers", redis_url=redis_url).out == "no workers\n"

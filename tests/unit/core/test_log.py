@@ -93,6 +93,21 @@ def test_the_console_form_is_a_sentence_and_fields(capsys: pytest.CaptureFixture
     assert "\x1b" not in shown
 
 
+def test_nothing_in_a_line_steers_the_terminal_of_who_reads_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("info", "console")
+    hostile = "/\x1b]0;pwned\x07\r\x9b2J\u202e"
+    get_logger("millrace.test").info(hostile, path=hostile, keys=[hostile])
+    logging.getLogger("a.library").warning("cannot read %s", hostile)
+    get_logger("millrace.test").error("it broke", exc_info=ValueError(hostile))
+    shown = capsys.readouterr().err
+    assert not set(shown) & set("\x1b\x07\r\x9b\u202e")
+    assert shown.count(r"/\x1b]0;pwned\x07\r\x9b2J\u202e") == 5
+    assert "Traceback" not in shown
+    assert len(shown.splitlines()) == 4
+
+
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_lower_levels_are_not_shown(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure("warning", form)  # type: ignore[arg-type]

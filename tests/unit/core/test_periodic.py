@@ -138,3 +138,7 @@ def test_what_is_wanted_soon_does_not_wait_the_whole_interval() -> None:
         go_on.release()
         thread.stop()
     assert not begun.acquire(blocking=False)
+
+
+def test_what_was_never_started_may_be_stopped() -> None:
+    Periodic("errand", 3600, lambda: None).stop()

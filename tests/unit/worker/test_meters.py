@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 import urllib.request
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,14 @@ from millrace.core.metrics import Buckets, Metric, Sample
 from millrace.core.outcome import Tally
 from millrace.core.record import TimingTotals
 from millrace.core.running import Running
+from millrace.worker import scrape
+from millrace.worker.crew_metrics import samples_of
 from millrace.worker.meters import Meters, resident_bytes
 from millrace.worker.options import WorkerOptions
 from millrace.worker.pipeline import Image
 from millrace.worker.runner import ChunkRunner, Model
 from millrace.worker.scrape import answer, ask, expose
-from millrace.worker.supervisor import METRICS_SOCKET
+from millrace.worker.supervisor import METRICS_SOCKET, Supervisor
 from tests.unit.worker.runner_bench import IDENTITY, QUEUE, Bench, predictions_of
 
 RUNNING = Running("openvino", "it is installed", "bfloat16", 16, 0, 0, None)
@@ -159,3 +165,54 @@ def test_without_a_supervisor_it_serves_itself(
     url = f"http://127.0.0.1:{logs[0]['port']}/metrics"
     with urllib.request.urlopen(url, timeout=10) as page:
         assert b'millrace_worker_ready{process="0"} 0.0' in page.read()
+
+
+def test_a_scrape_that_fails_is_not_the_last_one(tmp_path: Path) -> None:
+    path, meters = tmp_path / "0.sock", Meters("tiny", "1")
+    odd = [ValueError("odd")]
+
+    def samples() -> list[Sample]:
+        if odd:
+            raise odd.pop()
+        return meters.samples()
+
+    answer(path, samples)
+    assert ask(path) is None
+    assert ask(path) is not None
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"no JSON", b'[["of_another_version", 1, []]]', b"[1]", b"1"]
+)
+def test_what_is_no_sample_of_ours_is_no_answer(said: bytes, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "0.sock"))
+        listening.listen()
+
+        def run() -> None:
+            with listening.accept()[0] as asker:
+                asker.sendall(said)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert ask(tmp_path / "0.sock") is None
+        thread.join()
+
+
+def test_processes_that_do_not_answer_are_waited_for_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "ANSWERS_WITHIN_S", 0.5)
+    sockets = [tmp_path / f"{number}.sock" for number in range(6)]
+    with ExitStack() as stack:
+        for path in sockets[1:]:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(path))
+            listening.listen()
+        answer(sockets[0], Meters("tiny", "1").samples)
+        began = time.monotonic()
+        told = [*samples_of(Supervisor(6, {}, sockets), sockets)]
+        assert time.monotonic() - began < 2
+    ups = [value_of(samples, m.UP) for _, samples in told]
+    assert ups == [1, 0, 0, 0, 0, 0]
+    assert [labels["process"] for labels, _ in told] == ["0", "1", "2", "3", "4", "5"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_a_receiver_says_when_it_wants_to_be_asked_again_or_never() -> None:
     assert never.value.final
 
 
+def test_the_time_may_be_a_date_and_what_is_neither_is_none() -> None:
+    said = formatdate(time.time() + 3600, usegmt=True)
+    answers = [Says(429, {"Retry-After": each}) for each in (said, "soon")]
+    with receiver(*answers) as there:
+        for seconds in (3600, 0):
+            with pytest.raises(NotTakenError) as told:
+                send(there.url)
+            assert told.value.not_before_s == pytest.approx(seconds, abs=60)
+
+
 @pytest.mark.parametrize("answer", [Hangs(), Drips()], ids=["hangs", "drips"])
 def test_no_answer_is_waited_for_longer_than_the_time_out(answer: Hangs | Drips) -> None:
     with receiver(answer) as there:
@@ -86,6 +97,22 @@ def test_no_answer_is_waited_for_longer_than_the_time_out(answer: Hangs | Drips)
         with pytest.raises(NotTakenError, match="no answer"):
             send(there.url, timeout_s=SHORT_S)
         assert SHORT_S <= time.monotonic() - started < SHORT_S + 3
+
+
+def test_finding_the_address_connecting_and_waiting_share_one_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slowly(*_: Any, **__: Any) -> list[Any]:
+        time.sleep(1.2)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with receiver(Hangs()) as there:
+        started = time.monotonic()
+        with pytest.raises(NotTakenError, match="it takes too long"):
+            send(f"http://hooks.test:{there.port}/", timeout_s=1.5)
+        assert time.monotonic() - started < 2.4
+        assert len(there.received) == 1
 
 
 def test_nobody_there_is_told_in_words() -> None:

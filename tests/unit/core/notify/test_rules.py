@@ -95,6 +95,15 @@ def test_nothing_public_is_notified_in_the_clear() -> None:
         rules.check_address(target, ipaddress.ip_address("8.8.8.8"))
 
 
+def test_a_host_that_is_named_takes_plain_http_wherever_it_is() -> None:
+    """Whether its address is public shows only when it is told: then it is too late to refuse."""
+    settings = Settings.load(notify_hosts="a.org 8.8.8.8")
+    for url in ("http://a.org/", "http://8.8.8.8/"):
+        check_notify(settings, url)
+        for address in ("8.8.8.8", "10.0.0.1"):
+            Rules.of(settings).check_address(Target.parse(url), ipaddress.ip_address(address))
+
+
 def test_a_refusal_tells_no_path() -> None:
     with pytest.raises(UsageError) as refused:
         check_notify(Settings.load(), "https://127.0.0.1/t0p-s3cret?t0p-s3cret")

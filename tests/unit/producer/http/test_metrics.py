@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from millrace.core.errors import RedisUnavailable
+from millrace.core.job import JobState, Reason
 from millrace.core.metrics import REDIS_UP, Sample
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import JobKeys
 from millrace.producer import fleet_metrics
 from millrace.producer.fleet_metrics import FleetMetrics
-from tests.support import capture_logs
+from tests.faults.redis_server import MortalRedis
+from tests.support import capture_logs, wait_until
 from tests.unit.core.support import a_spec, standing_job
 from tests.unit.producer.http.conftest import Api, Serve
 
@@ -85,6 +90,70 @@ def test_what_changes_something_is_told_in_the_log(api: Api) -> None:
     assert (line["status"], line["log_level"]) == (404, "info")
 
 
+def test_every_line_that_a_request_causes_says_which_and_of_which_job(
+    api: Api, asked: dict[str, object]
+) -> None:
+    """Also those of other threads, later."""
+    with capture_logs() as logs:
+        named = {"x-request-id": "mine"}
+        made = api.operator.post("/v1/jobs", json={**asked, "job_id": "j"}, headers=named)
+        assert made.status_code == 202, made.text
+        wait_until(lambda: api.services.jobs.record("j").listing_complete, 20)
+        wait_until(lambda: not api.backend.lister._begun, 20)
+        api.operator.post("/v1/jobs/j/cancel", headers=named)
+        wait_until(lambda: "the job ended" in [line["event"] for line in logs], 20)
+        api.operator.post("/v1/jobs/j/verify", headers=named)
+        api.operator.post("/v1/jobs/j/nonsense", headers=named)
+    assert {"listing", "the job ended", "answered a request"} <= {line["event"] for line in logs}
+    assert {(line.get("request_id"), line.get("job")) for line in logs} == {("mine", "j")}
+
+
+def test_a_request_that_fails_says_of_which_job(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise RedisUnavailable("gone")
+
+    monkeypatch.setattr(api.services.jobs, "snapshot", away)
+    with capture_logs() as logs:
+        assert api.viewer.get("/v1/jobs/j").status_code == 503
+    (line,) = [line for line in logs if line["event"] == "a request failed"]
+    assert line["job"] == "j"
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/j/events", "/jobs/j/live"])
+def test_how_long_somebody_listens_is_not_how_long_an_answer_takes(
+    path: str, serve: Serve, tmp_path: Path
+) -> None:
+    api = serve(allowed=None, any_location=True)
+    standing_job(api.services, a_spec("j", output=str(tmp_path)), rows=0)
+    api.services.jobs.stop("j", JobState.CANCELLED, Reason.REQUESTED)
+    api.services.finalizer.finalize("j")
+    answer = api.viewer.get(path)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert api.viewer.get("/v1/jobs/j").status_code == 200
+    text = api.viewer.get("/metrics").text
+    found = {
+        (sample.name, sample.labels["route"])
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("millrace_http_request") and "route" in sample.labels
+    }
+    route = path.replace("/j/", "/{job}/")
+    assert ("millrace_http_requests_total", route) in found
+    assert ("millrace_http_request_seconds_count", route) not in found
+    assert ("millrace_http_request_seconds_count", "/v1/jobs/{job}") in found
+
+
+def test_the_server_tells_its_own_memory(api: Api) -> None:
+    text = api.viewer.get("/metrics").text
+    (resident,) = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "millrace_server_process_resident_memory_bytes"
+    ]
+    assert resident == pytest.approx(psutil.Process().memory_info().rss, rel=0.3)
+
+
 def test_jobs_are_counted_by_state_and_what_is_no_job_s_by_none(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,3 +185,25 @@ def test_jobs_are_counted_by_state_and_what_is_no_job_s_by_none(
 def test_while_redis_is_away_only_that_is_told() -> None:
     nowhere = Services(Settings.load(redis_url="redis://127.0.0.1:1/0"))
     assert FleetMetrics(nowhere).samples() == [Sample(REDIS_UP, 0)]
+
+
+def test_a_redis_that_hangs_holds_up_no_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read last is told for a while, then only that Redis is away."""
+    monkeypatch.setattr(fleet_metrics, "FRESH_S", 0.0)
+    monkeypatch.setattr(fleet_metrics, "WAIT_S", 0.2)
+    monkeypatch.setattr(fleet_metrics, "STALE_S", 1.5)
+    with MortalRedis() as redis:
+        services = Services(Settings.load(redis_url=redis.url, redis_timeout_s=1))
+        standing_job(services, a_spec("j", output=str(tmp_path)), rows=4)
+        fleet = FleetMetrics(services)
+        wait_until(lambda: ("millrace_jobs", "running") in values(fleet.samples()), 20)
+        redis.freeze()
+        began = time.monotonic()
+        assert values(fleet.samples())["millrace_jobs", "running"] == 1
+        assert time.monotonic() - began < 1
+        wait_until(lambda: fleet.samples() == [Sample(REDIS_UP, 0)], 20)
+        redis.thaw()
+        wait_until(lambda: values(fleet.samples()).get(("millrace_redis_up",)) == 1, 20)
+        services.redis.close()
