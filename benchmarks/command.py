@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def run_json(
 ) -> Any:
     """The JSON a command prints, alone or as its last line. Raises Failed.
 
-    One that is not done in time is ended with all it started.
+    All that it started and left behind is ended with it.
     """
     process = subprocess.Popen(
         command,
@@ -34,9 +35,9 @@ def run_json(
     except subprocess.TimeoutExpired:
         raise Failed(f"not done within {within_s} s") from None
     finally:
-        if process.poll() is None:
+        with suppress(ProcessLookupError):  # nothing is left of it
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
     if process.returncode:
         raise Failed(_last_line(complaint) or f"exit code {process.returncode}")
     # millrace prints its status over several lines, others one line at the end.

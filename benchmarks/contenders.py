@@ -15,7 +15,8 @@ from benchmarks.tables import Workload
 HERE = Path(__file__).parent
 PEER_PYTHON = HERE / ".venv" / "bin" / "python"
 MILLRACE = (sys.executable, "-m", "millrace.cli.main")
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0))
+"""Those we may use, as `millrace worker` counts them."""
 
 Resize = Literal["filtered", "sampled"]
 """How a contender shrinks pictures: looking at every pixel, or at the nearest few."""

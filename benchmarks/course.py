@@ -55,6 +55,8 @@ def lay_out(workload: Workload, own: Path | None) -> Course:
 
 def copied(pictures: Sequence[Path], directory: Path) -> list[Path]:
     """The pictures where they can be linked to: links do not reach another file system."""
+    if pictures and directory.exists() and pictures[0].parent.samefile(directory):
+        return list(pictures)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return [Path(shutil.copy(picture, directory)) for picture in pictures]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import queue
 import statistics
 import sys
 import time
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--in-turns", action="store_true", help="also measure both, batch by batch")
     asked = parser.parse_args()
     fresh = multiprocessing.get_context("spawn")
-    together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()
+    together, answers = fresh.Barrier(CORES), fresh.Queue()
     crew = [
         fresh.Process(target=_one_core, args=(asked, together, answers), daemon=True)
         for _ in range(CORES)
@@ -153,7 +154,10 @@ def main() -> None:
         process.start()
     found = []
     for _ in crew:
-        answer = answers.get()
+        try:
+            answer = answers.get(timeout=LONGEST_S)
+        except queue.Empty:
+            answer = "a process ended without an answer"
         if isinstance(answer, str):
             sys.exit(answer)
         found.append(answer)

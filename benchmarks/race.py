@@ -87,6 +87,9 @@ def _take_turn(entrant: Entrant, guess: float, seconds: float) -> None:
     except (Failed, Cheated) as error:
         _drop(entrant, str(error))
         return
+    except Exception as error:  # whatever it was, the others' rounds count
+        _drop(entrant, f"{type(error).__name__}: {error}")
+        return
     entrant.samples.append(sample.model_copy(update={"cost": cost}))
     say(
         f"    {sample.rate:.1f} images/s: {sample.images} in {sample.seconds:.1f} s, "

@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _table(contenders: Sequence[Contender], course: Course, rounds: int, seconds: float) -> Table:
     entrants = [Entrant(one.name, one, course, limited=True) for one in contenders]
+    measured = commit()  # before: the checkout may change under a long race
     rows = race(entrants, rounds, seconds)
     return Table(
-        workload=course.workload, rows=rows, measured_at=datetime.now(UTC), commit=commit()
+        workload=course.workload, rows=rows, measured_at=datetime.now(UTC), commit=measured
     )
 
 

@@ -33,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workload = Workload(model=asked.model, inputs=asked.inputs, storage="disk")
     say(f"{workload.name}: pictures and model")
     disk = lay_out(workload, None)
+    measured = commit()  # before: the checkout may change under a long race
     rows = race(entrants(disk, tuple(asked.flags.split())), rounds, seconds)
-    table = Table(workload=workload, rows=rows, measured_at=datetime.now(UTC), commit=commit())
+    table = Table(workload=workload, rows=rows, measured_at=datetime.now(UTC), commit=measured)
     print(scale_markdown(table))
     if not asked.quick:
         write(load(this_machine(), versions()).model_copy(update={"scale": table}))

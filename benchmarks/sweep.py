@@ -1,8 +1,8 @@
 """Each peer in many settings, so that it races in its best (`Peer.best` in contenders.py).
 
 `python -m benchmarks.sweep` prints a table for each peer, the best setting first, of MobileNetV2
-on small pictures from disk; with --inputs large, of large ones. The settings take turns, round
-after round; a setting's rate is the median of its rounds.
+on small pictures from disk; with --inputs large, of large ones, and with --try, of just the
+settings said. They take turns, round after round; a setting's rate is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.inputs import KINDS
 from benchmarks.race import say
 from benchmarks.run import BASE
 
-BATCHES = [f"--batch {size}" for size in (8, 32)]
+BATCHES = [f"--batch {size}" for size in (4, 8, 16, 32, 64)]
 THREADS = [f"--threads {threads}" for threads in (1, CORES)]
 ACTORS = [
     f"--actors {actors} --actor-cpus {cpus}"
@@ -38,10 +38,17 @@ SETTINGS: Mapping[str, Sequence[Sequence[str]]] = {
 """What to cross for each peer."""
 
 
-def sweep(peer: Peer, course: Course, images: int, rounds: int) -> dict[str, list[float]]:
-    """Images per second of the peer in each of its settings, round by round; the best first."""
+def settings_of(peer: Peer) -> list[str]:
+    """The flags of every setting worth trying."""
+    return list(map(" ".join, product(*SETTINGS[peer.name])))
+
+
+def sweep(
+    peer: Peer, course: Course, images: int, rounds: int, settings: Sequence[str]
+) -> dict[str, list[float]]:
+    """Images per second of the peer in each setting, round by round; the best first."""
     found: dict[str, list[float]] = {}
-    for flags in list(map(" ".join, product(*SETTINGS[peer.name]))) * rounds:
+    for flags in [*settings] * rounds:
         tuned = replace(peer, best={course.workload.inputs: flags})
         try:
             rate = harness.run(tuned, course, images).rate
@@ -57,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--inputs", choices=list(KINDS), default=BASE.inputs)
+    parser.add_argument("--try", dest="tried", action="append", metavar="FLAGS")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args(arguments)
@@ -64,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for peer in CONTENDERS:
         if isinstance(peer, Peer) and peer.name in asked.only:
             print(f"\n| {peer.name} | images/s |\n| --- | ---: |")
-            for flags, rates in sweep(peer, course, asked.images, asked.rounds).items():
+            settings = asked.tried or settings_of(peer)
+            for flags, rates in sweep(peer, course, asked.images, asked.rounds, settings).items():
                 spread = f"{median(rates):.1f} ({min(rates):.1f}–{max(rates):.1f})"
                 print(f"| `{flags}` | {spread} |", flush=True)
 

@@ -163,7 +163,7 @@ def export(
         said,
         Destination(repository, force=force, settings=settings, check=refuse_disagreement),
     )
-    if said.over(found.facts).scale is None:
+    if said.over(found.facts).scale is None and not exported.takes_bytes:
         print(
             "millrace: without --scale the model gets pixels of 0 to 255; if it learnt from "
             "others: --scale tf, caffe, torch or MEAN,SCALE",

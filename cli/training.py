@@ -14,6 +14,7 @@ from millrace.cli import show
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.model_check import refuse_disagreement
 from millrace.cli.training_progress import training_progress
+from millrace.core.disk import writing
 from millrace.core.errors import ObjectNotFound
 from millrace.core.repository import Repository, local_path
 from millrace.core.settings import Settings
@@ -146,14 +147,13 @@ def _publish(
     asked: Training, data: Dataset, trained: Trained, run: RunDirectory, settings: Settings
 ) -> Location:
     facts, bundle = asked.recipe.architecture, asked.bundle
-    if bundle.to is None:
-        # What stands there is an earlier export of the same run.
-        shutil.rmtree(run.bundle, ignore_errors=True)
-    return export_keras(
+    beside = run.path / ".unfinished-bundle"
+    shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+    place = export_keras(
         trained.model,
         name=bundle.name,
         version=bundle.version,
-        repository=bundle.to or str(run.bundle),
+        repository=bundle.to or str(beside),
         labels=data.classes,
         scale=facts.scale,
         channels=facts.channels,
@@ -161,6 +161,13 @@ def _publish(
         settings=settings,
         check=refuse_disagreement,
     )
+    if bundle.to is not None:
+        return place
+    with writing(run.bundle):
+        if run.bundle.exists():  # of an earlier export of the same run
+            shutil.rmtree(run.bundle)
+        beside.rename(run.bundle)
+    return Location.parse(str(run.bundle)).child(bundle.name).child(Path(place.root).name)
 
 
 def _tell(text: str) -> None:

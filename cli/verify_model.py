@@ -126,7 +126,8 @@ def _decoded(bundle: Bundle, images: str, count: int) -> Pixels:
     store = Stores(settings).open(location)
     decoder = ImageDecoder(bundle.card, max_pixels=MAX_PIXELS)
     found: list[Pixels] = []
-    for item in sorted(store.list(location.prefix)):
+    listed = store.list(location.prefix)  # of a bucket no more than is looked at
+    for item in listed if store.ordered else sorted(listed):
         if item.size > settings.max_object_bytes:
             continue
         try:

@@ -92,14 +92,16 @@ class Normalisation(_Frozen):
 
     @classmethod
     def parse(cls, text: str) -> Normalisation:
-        """Read `tf`, `caffe`, `torch`, `none`, `MEAN,SCALE` or `MEAN_R,MEAN_G,MEAN_B,SCALE`."""
+        """Read `tf`, `caffe`, `torch`, `none`, `MEAN,SCALE`, `MEAN_R,MEAN_G,MEAN_B,SCALE`, or six
+        numbers, of which the last three are scales."""
         if text in ("tf", "torch", "caffe", "none"):
             return cls(mode=text)
         try:
             numbers = tuple(float(part) for part in text.split(","))
-            if len(numbers) not in (2, 4):
+            if len(numbers) not in (2, 4, 6):
                 raise ValueError
-            return cls(mode="custom", mean=numbers[:-1], scale=numbers[-1:])
+            means = min(len(numbers) - 1, 3)
+            return cls(mode="custom", mean=numbers[:means], scale=numbers[means:])
         except ValueError:
             raise UsageError(
                 f"{text!r} is not a scale",
@@ -108,10 +110,11 @@ class Normalisation(_Frozen):
 
     @property
     def spelled(self) -> str:
-        """As `parse` reads it: `tf`, or numbers."""
+        """As `parse` reads it: `tf`, or numbers. Scales for each channel follow as many means."""
         if self.mode != "custom":
             return self.mode
-        return ",".join(f"{number:g}" for number in (*self.mean, *self.scale))
+        mean = self.mean * 3 if len(self.mean) < len(self.scale) else self.mean
+        return ",".join(repr(number).removesuffix(".0") for number in (*mean, *self.scale))
 
     def mean_and_scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The numbers of `(x - mean) / scale`, in the input's channel order."""

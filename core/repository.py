@@ -9,6 +9,7 @@ from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODELS, parse_labels
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
+from millrace.core.disk import writing
 from millrace.core.errors import (
     ModelError,
     ModelNotFound,
@@ -107,7 +108,7 @@ class Repository:
         of_models = (
             shelf
             for shelf in found.values()
-            if shelf.complete or any(item.key == CARD_FILE for item in shelf.files)
+            if any(is_of_a_model(item.key) for item in shelf.files)
         )
         return sorted(of_models, key=lambda shelf: (shelf.name, _version_order(shelf.version)))
 
@@ -160,6 +161,16 @@ class Repository:
             raise ModelNotFound(f"there is no model repository at {self.location}") from None
 
 
+def is_of_a_model(name: str) -> bool:
+    """Whether a file at a version's place is one that models are made of, by its name.
+
+    `assets/` would be, too, but there are too many of other making, which nobody wants removed.
+    """
+    return name in (*SAVED_MODELS, "fingerprint.pb") or name.startswith(
+        ("variables/", "assets.extra/")
+    )
+
+
 def _names_a_bundle(path: list[str]) -> bool:
     named = re.fullmatch(MODEL_NAME_PATTERN, path[0]) and re.fullmatch(VERSION_PATTERN, path[1])
     return named is not None
@@ -168,7 +179,7 @@ def _names_a_bundle(path: list[str]) -> bool:
 def fetch_files(store: Store, place: Location, into: Path, files: Iterable[ObjectInfo]) -> None:
     """Copy objects that lie below `place` into a directory of this machine.
 
-    Raises ModelError if one's name leads out of it.
+    Raises ModelError if one's name leads out of it, and what `writing` does of the disk.
     """
     for item in files:
         name = item.key[len(place.prefix) :]
@@ -177,14 +188,14 @@ def fetch_files(store: Store, place: Location, into: Path, files: Iterable[Objec
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise ModelError(f"{place}: {name!r} is no path within a bundle")
         file = into / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as out:
-            for block in store.blocks(item.key):
-                out.write(block)
-            if out.tell() != item.size:
-                raise StorageUnavailable(
-                    f"{place}: {out.tell()} of the {item.size} bytes of {name} came"
-                )
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                for block in store.blocks(item.key):
+                    out.write(block)
+                came = out.tell()
+        if came != item.size:
+            raise StorageUnavailable(f"{place}: {came} of the {item.size} bytes of {name} came")
 
 
 def local_path(location: Location) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 
 from millrace.core.bundle import Bundle, compute_digest
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
+from millrace.core.disk import scratch, writing
 from millrace.core.engine_errors import as_model_errors
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
-from millrace.core.repository import Repository, local_path
+from millrace.core.repository import Repository, Shelved, local_path
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, Stores
+from millrace.export.check import refuse_disagreement
 from millrace.export.facts import Facts
 from millrace.export.predict import Check, pixels_predict
 from millrace.export.publish import publish, stands_already
@@ -34,7 +35,8 @@ class Destination:
     force: bool = False
     """Replace a version that stands; only one that is said, never one that was worked out."""
     settings: Settings | None = None
-    check: Check | None = None
+    check: Check | None = refuse_disagreement
+    """Looks at the bundle before it is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Exported:
     labels: tuple[str, ...]
     input_op: str
     output_op: str
+    takes_bytes: bool
 
 
 def check_version(
@@ -55,7 +58,8 @@ def check_version(
 
     Raises Conflict if the version stands, and the store's errors.
     """
-    if version in _held(repository, name) and not force:
+    stand = {shelf.version for shelf in _held(repository, name) if shelf.complete}
+    if version in stand and not force:
         raise stands_already(repository.location.child(name).child(version or ""))
 
 
@@ -72,16 +76,17 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
     repository = Repository(stores, Location.parse(destination.repository))
     check_version(repository, name, facts.version, force=destination.force)
     home = repository.location.child(name)
-    with tempfile.TemporaryDirectory(prefix="millrace-export-") as scratch:
-        path = Path(scratch) / "bundle"
+    with scratch("export") as own:
+        path = own / "bundle"
         written = source.write(path, facts)
         card = _card(source, facts, written)
         classes = _classes(written, card)
         labels = _labels(facts, classes)
         card = card.model_copy(update={"top_k": min(card.top_k, classes)})
-        (path / LABELS_FILE).parent.mkdir(exist_ok=True)
-        if labels:
-            (path / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        with writing(path):
+            (path / LABELS_FILE).parent.mkdir(exist_ok=True)
+            if labels:
+                (path / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         number = facts.version or _next(repository, name)
         bundle = _carded(path, card, number, labels)
         if destination.check is not None:
@@ -97,7 +102,14 @@ def export_source(source: Source, said: Facts, destination: Destination) -> Expo
                     raise
                 number = str(int(number) + 1)
                 bundle = _carded(path, card, number, labels)
-    return Exported(home.child(number), bundle.card, labels, written.input_op, written.output_op)
+    return Exported(
+        home.child(number),
+        bundle.card,
+        labels,
+        written.input_op,
+        written.output_op,
+        written.takes_bytes,
+    )
 
 
 def _card(source: Source, facts: Facts, written: Written) -> Card:
@@ -163,15 +175,15 @@ def _labels(facts: Facts, classes: int) -> tuple[str, ...]:
 
 
 def _next(repository: Repository, name: str) -> str:
-    """One more than the highest number in the repository."""
-    numbers = (int(each) for each in _held(repository, name) if each.isdecimal())
-    return str(max(numbers, default=0) + 1)
+    """One more than the highest number in the repository, also of what was left unfinished."""
+    numbers = (shelf.version for shelf in _held(repository, name))
+    return str(max((int(each) for each in numbers if each.isdecimal()), default=0) + 1)
 
 
-def _held(repository: Repository, name: str) -> list[str]:
-    """The versions there are; none in a directory that is yet to be made, which a bucket is not."""
+def _held(repository: Repository, name: str) -> list[Shelved]:
+    """What there is; nothing in a directory that is yet to be made, which a bucket is not."""
     try:
-        return repository.versions(name)
+        return repository.shelves(name)
     except ModelNotFound:
         place = local_path(repository.location)
         if place is None or place.exists():
@@ -183,5 +195,6 @@ def _carded(path: Path, card: Card, version: str, labels: tuple[str, ...]) -> Bu
     """The bundle with its card written, as that version."""
     card = card.model_copy(update={"version": version, "digest": None})
     card = card.model_copy(update={"digest": compute_digest(path, card)})
-    (path / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
+    with writing(path):
+        (path / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
     return Bundle(path, card, labels)

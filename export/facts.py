@@ -106,6 +106,8 @@ class Facts:
             raise UsageError("a tag is not empty", hint="for example --tags serve")
         if any("\n" in label or "\r" in label for label in self.labels or ()):
             raise ModelError("a label is one line")
+        if not all(self.labels or ()):
+            raise ModelError("a label is not empty", hint="name every class, one a line")
 
     def order(self, depth: int | None) -> Channels:
         """The channels of an input that has `depth` of them, None if its shape does not tell.

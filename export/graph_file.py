@@ -12,6 +12,7 @@ from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.export.bundle import Destination, export_source
+from millrace.export.check import refuse_disagreement
 from millrace.export.checkpoint import checkpoint_prefix, restore
 from millrace.export.facts import Facts
 from millrace.export.inspect_graph import VARIABLES
@@ -31,7 +32,7 @@ def export_graph(
     checkpoint: Path | str | None = None,
     settings: Settings | None = None,
     force: bool = False,
-    check: Check | None = None,
+    check: Check | None = refuse_disagreement,
 ) -> Location:
     """Publish the graph in a `.pb` or `.pbtxt` file, by its operations; returns where it lies.
 

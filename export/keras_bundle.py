@@ -13,6 +13,7 @@ from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.export.bundle import Destination, export_source
+from millrace.export.check import refuse_disagreement
 from millrace.export.facts import Facts
 from millrace.export.flat_graph import flatten
 from millrace.export.predict import Check, keras_raw
@@ -37,7 +38,7 @@ def export_keras(
     inference_name: str | None = None,
     settings: Settings | None = None,
     force: bool = False,
-    check: Check | None = None,
+    check: Check | None = refuse_disagreement,
     **facts: Any,
 ) -> Location:
     """Write `<repository>/<name>/<version>/`; returns where it lies.
@@ -48,8 +49,8 @@ def export_keras(
     (`input_1`) and `inference_name` (after the last layer, `predictions/Softmax`) are in the
     graph under exactly these names. Without a version it is the next one; a version that stands
     is never overwritten (Conflict) but with `force`. `check` sees the bundle before it is
-    published. `facts` are others of `Facts`. Raises UsageError, ModelError and the store's
-    errors.
+    published: by default TensorFlow has to answer from it what `model` does (ModelError if not).
+    `facts` are others of `Facts`. Raises UsageError, ModelError and the store's errors.
     """
     said = Facts(
         name=name,

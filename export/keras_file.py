@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from millrace.core.engine_errors import telling_line
+from millrace.core.engine_errors import as_model_errors, telling_line
 from millrace.core.errors import MissingExtra, ModelError, ModelNotFound
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.sizes import MAX_KERAS_CONFIG_BYTES, shown_bytes
@@ -56,7 +56,8 @@ def load_keras(path: Path | str) -> Any:
 
 
 def _zip_config(path: Path) -> Any:
-    try:
+    # A damaged, encrypted or foreign archive may raise nearly anything.
+    with as_model_errors(f"{path} is not a whole .keras file"):
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
             if "config.json" not in names:
@@ -66,8 +67,6 @@ def _zip_config(path: Path) -> Any:
                 raise ModelError(f"{path}: its config.json is of {shown_bytes(size)}")
             text = archive.read("config.json")
         return _parsed(text, path)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a whole .keras file: {telling_line(error)}") from error
 
 
 def _h5_config(path: Path) -> Any:
@@ -75,12 +74,10 @@ def _h5_config(path: Path) -> Any:
         import h5py
     except ImportError as error:
         raise MissingExtra("h5py", "worker") from error
-    try:
+    with as_model_errors(f"{path} is not a whole HDF5 file"):
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
         config = None if text is None else _parsed(text, path)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a whole HDF5 file: {telling_line(error)}") from error
     if config is None:
         raise ModelError(
             f"{path} holds weights and no model",

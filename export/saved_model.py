@@ -16,6 +16,7 @@ from millrace.core.saved_model_tags import tag_sets
 from millrace.core.settings import Settings
 from millrace.core.storage import Location
 from millrace.export.bundle import Destination, export_source
+from millrace.export.check import refuse_disagreement
 from millrace.export.facts import Facts
 from millrace.export.predict import Check
 from millrace.export.session_graph import Ends, SessionGraph, by_operations, by_signature, likely
@@ -29,7 +30,7 @@ def export_saved_model(
     repository: str,
     settings: Settings | None = None,
     force: bool = False,
-    check: Check | None = None,
+    check: Check | None = refuse_disagreement,
 ) -> Location:
     """Publish a copy of the SavedModel at `path`, of TensorFlow 1 or 2; returns where it lies.
 

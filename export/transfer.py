@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
 from millrace.core.card import CARD_FILE
+from millrace.core.disk import scratch
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, Shelved, StoredBundle
@@ -37,18 +37,14 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
     if found.card.name != found.name:
         raise ModelError(f"{found.location}: the card is of {found.card.name!r}")
     place = target.location.child(found.name).child(found.version)
-    with tempfile.TemporaryDirectory(prefix="millrace-copy-") as scratch:
-        path = Path(scratch)
+    with scratch("copy") as path:
         source.fetch(found, path)
         digest = _verified(path, found)
         try:
             publish(stores, path, place)
         except Conflict as error:
             if not _stands(target, found, digest):
-                remove = (
-                    f"millrace models rm {found.name}:{found.version} --models {target.location}"
-                )
-                raise Conflict(error.message, hint=f"to replace it, first:  {remove}") from None
+                raise Conflict(error.message, hint=_first(target, found) or error.hint) from None
             return Copied(found.name, found.version, digest, place, new=False)
     return Copied(found.name, found.version, digest, place, new=True)
 
@@ -100,10 +96,20 @@ def _verified(path: Path, found: StoredBundle) -> str:
 
 def _stands(target: Repository, found: StoredBundle, digest: str) -> bool:
     """Whether the very bundle, whole, stands in the target already."""
-    ref = ModelRef(found.name, found.version)
-    if found.version not in target.versions(found.name) or target.resolve(ref).card != found.card:
+    try:
+        stored = target.resolve(ModelRef(found.name, found.version))
+        if stored.card != found.card:
+            return False
+        with scratch("copy") as path:
+            target.fetch(stored, path)
+            return compute_digest(path, read_bundle(path).card) == digest
+    except (ModelError, ModelNotFound):  # no card, or another's making, or not finished
         return False
-    with tempfile.TemporaryDirectory(prefix="millrace-copy-") as scratch:
-        path = Path(scratch)
-        target.fetch(target.resolve(ref), path)
-        return compute_digest(path, read_bundle(path).card) == digest
+
+
+def _first(target: Repository, found: StoredBundle) -> str | None:
+    """How to make room for a version, if what stands there is a model's."""
+    if all(shelf.version != found.version for shelf in target.shelves(found.name)):
+        return None
+    ref = ModelRef(found.name, found.version)
+    return f"to replace it, first:  millrace models rm {ref} --models {target.location}"

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.engine_errors import as_model_errors
+from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.export.predict import Predict, pixels_predict
-from millrace.export.session_graph import SessionGraph, by_operations, by_signature
+from millrace.export.session_graph import SessionGraph, by_operations, by_signature, likely
 
 
 def unfrozen_predict(bundle: Bundle) -> Predict:
@@ -30,7 +31,11 @@ def unfrozen_predict(bundle: Bundle) -> Predict:
         if card.signature is None:
             ends = by_operations(session.graph, where, card.input_op, card.output_op)
         elif card.signature not in meta.signature_def:
-            raise ValueError(f"it has no signature {card.signature!r}")
+            names = sorted(name for name in meta.signature_def if not name.startswith("__"))
+            raise ModelError(
+                f"{where} has no signature {card.signature!r}",
+                hint=f"it has {', '.join(names)}" if names else likely(session.graph),
+            )
         else:
             ends = by_signature(meta, where, card.signature)
         graph = SessionGraph(tf, session, ends, where)

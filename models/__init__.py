@@ -8,12 +8,12 @@ architecture("resnet50").scale  # "caffe": how its pixels are to be normalised
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from millrace.core.errors import ModelError, ModelNotFound
+from millrace.core.near import near
 from millrace.models.architecture import Architecture
 
 IMAGENET, RANDOM = "imagenet", "none"
@@ -48,8 +48,8 @@ def architectures() -> tuple[str, ...]:
 def architecture(name: str) -> Architecture:
     """What there is to know of one, without making it. Raises ModelNotFound."""
     if name not in _MODULES:
-        near = get_close_matches(name.lower().replace("-", "_"), _MODULES, n=3)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        alike = near(name.replace("-", "_"), _MODULES)
+        meant = f"did you mean {' or '.join(alike)}? " if alike else ""
         raise ModelNotFound(
             f"there is no architecture {name!r}", hint=f"{meant}there are {', '.join(_MODULES)}"
         )

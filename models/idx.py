@@ -65,7 +65,14 @@ def _read(file: BinaryIO, path: Path) -> npt.NDArray[Any]:
         raise BadData(f"{path} is truncated: {len(values):,} of {expected:,} bytes of values")
     if file.read(1):
         raise BadData(f"{path} is no idx file: it goes on after its {expected:,} bytes of values")
-    return np.frombuffer(values, kind).reshape(shape).astype(kind.newbyteorder("="))
+    try:
+        return np.frombuffer(values, kind).reshape(shape).astype(kind.newbyteorder("="))
+    except ValueError:  # more dimensions, or longer ones beside one of 0, than an array may have
+        raise BadData(f"{path} claims a shape that no array has: {_shown(shape)}") from None
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape[:3])) + (" × …" if len(shape) > 3 else "")
 
 
 def _up_to(count: int, file: BinaryIO) -> bytearray:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from millrace.core.errors import UsageError
 from millrace.models import architecture, build
 from millrace.models.architecture import Architecture
 from millrace.models.training import Phase, Plan
@@ -39,12 +40,18 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person may ask for; None is the recipe's own."""
+    """What a person may ask for; None is the recipe's own. Raises UsageError for 0 and less."""
 
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.replace('_', ' ')} of {value}", hint="more than 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from millrace.core.errors import (
-    AccessDenied,
-    BadData,
-    Conflict,
-    ObjectNotFound,
-    StorageUnavailable,
-)
+from millrace.core.disk import writing
+from millrace.core.errors import BadData, Conflict, ObjectNotFound
 from millrace.models.training_record import Epoch, Result, RunRecord, State
 
 RUN, STATE, RESULT, LOCK = "run.json", "state.json", "result.json", ".lock"
@@ -95,7 +90,7 @@ class RunDirectory:
         name = f"epoch-{epoch.number:04d}.weights.h5"
         # Keras wants the ending; what is not finished begins with a dot.
         unfinished = folder / f".unfinished-{name}"
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(exist_ok=True)
             save(unfinished)
             _sync(unfinished)
@@ -138,7 +133,7 @@ class RunDirectory:
 
     def _replace(self, name: str, value: BaseModel) -> None:
         unfinished = self.path / f".unfinished-{name}"
-        with _writing(self.path):
+        with writing(self.path):
             unfinished.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
             _sync(unfinished)
             unfinished.replace(self.path / name)
@@ -152,7 +147,7 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
     StorageUnavailable.
     """
     check_place(path)
-    with _writing(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -178,7 +173,7 @@ def _locked(lock: int) -> bool:
 
 def check_place(path: Path) -> None:
     """Raises Conflict where a run cannot be, for something else is there. Makes nothing."""
-    with _writing(path):
+    with writing(path):
         try:
             names = sorted(entry.name for entry in path.iterdir())
         except FileNotFoundError:
@@ -188,16 +183,6 @@ def check_place(path: Path) -> None:
     foreign = [name for name in names if not _ours(name)]
     if foreign and RUN not in names:
         raise Conflict(f"{path} holds something else: {foreign[0]}", hint="name a new directory")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """The system's errors as ours."""
-    try:
-        yield
-    except OSError as error:
-        kind = AccessDenied if isinstance(error, PermissionError) else StorageUnavailable
-        raise kind(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _ours(name: str) -> bool:

@@ -47,7 +47,7 @@ def load_weights(model: Any, path: Path) -> None:
     What the file holds decides, not its name. Raises ModelNotFound if there is none, ModelError
     for one that is something else or does not fit; the model is of no use then.
     """
-    weights_file(path)
+    path = weights_file(path)
     load_tensorflow()
     suffix = _suffix(path)
     with tempfile.TemporaryDirectory(prefix="millrace-weights-") as scratch:

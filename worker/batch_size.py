@@ -20,17 +20,18 @@ who wants them says so, and takes more chunks in hand."""
 BATCH_BYTES = 64 * MIB
 """Of pixels, as uint8: what a batch may hold whatever is fastest."""
 
-BUDGET_S = 1.0
-"""Of predicting, to find the size: a worker is to start soon."""
+BUDGET_S, SLOW_BUDGET_S = 1.0, 1.5
+"""Of predicting, to find the size: a worker is to start soon. Slow models get more, for theirs is
+to reach a size at which batches pay, too."""
 
 SET_UP_S = 1.5
 """Of setting things up for sizes, likewise."""
 
 TRIES, SLOW_TRIES = 3, 2
-"""Of each size; the first sets it up. Slow predictions are not tried as often: they vary less, and
-the budget then reaches a size at which a slow model's batches pay."""
+"""Of each size; the first sets it up. Slow predictions are not tried as often: they vary less."""
 
 SLOW_S = 0.05
+"""What takes this long is slow: of predictions, or of a model's with one image."""
 
 AS_FAST = 1.06
 """Of the sizes that are as fast as the fastest but for so much, the largest is taken: batches
@@ -60,17 +61,18 @@ def _fastest(predictor: Predictor) -> int:
     height, width, depth = predictor.input_shape
     largest = max(1, min(LARGEST, BATCH_BYTES // (height * width * depth)))
     each: dict[int, float] = {}
-    size, left, set_up = 1, BUDGET_S, SET_UP_S
+    size, spent, set_up = 1, 0.0, SET_UP_S
     while size <= largest:
         took = _tries(predictor, size)
         if not took:
             break
         each[size] = min(took) / size
-        left -= len(took) * min(took)
+        spent += len(took) * min(took)
         set_up -= sum(took) - len(took) * min(took)
         size *= 2
         expected = size * each[size // 2]
-        if set_up < 0 or left < _tries_of(expected) * expected:
+        budget = BUDGET_S if each[1] < SLOW_S else SLOW_BUDGET_S
+        if set_up < 0 or spent + _tries_of(expected) * expected > budget:
             break
     best = min(each.values(), default=0.0)
     found = max((size for size in each if each[size] <= best * AS_FAST), default=1)

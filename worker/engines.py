@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from millrace.core.bundle import Bundle
-from millrace.core.errors import ModelError
+from millrace.core.errors import MissingExtra, ModelError
 from millrace.core.log import get_logger
 from millrace.worker.predictor import Predictor
 from millrace.worker.tuning import GPU_HINT, EngineName, Tuning, gpus
@@ -30,7 +30,7 @@ def _load(bundle: Bundle, tuning: Tuning) -> tuple[Predictor, str]:
         return _tensorflow(bundle, tuning), against
     try:
         return _openvino(bundle, tuning), "it is installed, and takes the model"
-    except ModelError as error:
+    except (MissingExtra, ModelError) as error:
         return _tensorflow(bundle, tuning), error.message
 
 

@@ -34,7 +34,7 @@ def cached_bundle(repository: Repository, stored: StoredBundle, cache: Path) -> 
     identity = stored.card.digest or _identity(stored, files or ())
     target = cache / "models" / identity.removeprefix("sha256:")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{target}.lock", "w") as lock:
+    with open(f"{target}.lock", "a+") as lock:  # NFS shares no lock of a file opened to write only
         for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):  # another one may fetch it between the two
             fcntl.flock(lock, kind)
             if _is_intact(target, stored.card, stored.card.digest or _noted(target)):

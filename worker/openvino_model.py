@@ -20,8 +20,6 @@ from millrace.worker.exits import fail
 from millrace.worker.predictor import BAKED_IN, Pixels, Predictor, Scores
 from millrace.worker.tuning import PLAIN, EngineName, Precision, Tuning
 
-"""The one signature that OpenVINO follows."""
-
 _TYPES = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 
 

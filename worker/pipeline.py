@@ -119,10 +119,12 @@ class Pipeline:
         rows: Sequence[ManifestRow],
         fetch: Fetch,
         under_way: Callable[[], None] = lambda: None,
+        largest: int | None = None,
     ) -> list[Image]:
         """The images of a chunk, each with scores or an error, in the order of `rows`.
 
-        `under_way` is called when all of them are being fetched, or further.
+        `under_way` is called when all of them are being fetched, or further. What is listed
+        larger than `largest` bytes is what `fetch` refuses unread: no room is made for it.
         """
         images = [Image(row) for row in rows]
         if not images:
@@ -131,7 +133,9 @@ class Pipeline:
         self._batcher.expect(len(images))
         for image in images:
             self._budget.acquire()
-            self._fetchers.submit(carried(self._fetch_one), image, fetch, countdown)
+            size = max(0, image.row.size or 0)
+            expected = size if largest is None or size <= largest else 0
+            self._fetchers.submit(carried(self._fetch_one), image, expected, fetch, countdown)
         under_way()
         countdown.opened.wait()
         return images
@@ -166,8 +170,7 @@ class Pipeline:
         self._fetchers.shutdown()
         self._decoders.shutdown()
 
-    def _fetch_one(self, image: Image, fetch: Fetch, countdown: _Countdown) -> None:
-        size = max(0, image.row.size or 0)
+    def _fetch_one(self, image: Image, size: int, fetch: Fetch, countdown: _Countdown) -> None:
         self._encoded.take(size)
         started = time.perf_counter()
         try:

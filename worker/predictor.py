@@ -71,7 +71,9 @@ class Predictor(ABC):
     def _try_out(self) -> None:
         """Run it, for loading does not find out whether a model runs: with an image alone, and
         with two together, for some hide a batch of one behind a free dimension, or mix the
-        images of a batch up: those get their images alone. Raises ModelError."""
+        images of a batch up: those get their images alone.
+
+        Raises ModelError; OutOfMemoryError if there is no room for one image."""
         two = np.random.default_rng(2).integers(0, 256, (2, *self.input_shape), np.uint8)
         alone = np.concatenate([self.predict(two[:1]), self.predict(two[1:])])
         if self.batch_limit is not None:
@@ -80,6 +82,8 @@ class Predictor(ABC):
             together = self.predict(two)
         except ModelError as error:
             self._fix_batch(1, error.message)
+            return
+        except OutOfMemoryError:  # one at a time fits, and more are halved when they are met
             return
         apart = ALIKE * float(np.nanmax(np.abs(alone), initial=0.0))
         if not np.allclose(together, alone, rtol=ALIKE, atol=apart, equal_nan=True):

@@ -189,15 +189,15 @@ class ChunkRunner:
         return len(rows)
 
     def _predict(self, spec: JobSpec, lease: Lease, rows: list[ManifestRow]) -> list[Image]:
-        fetch = self._fetcher(spec)
+        fetch, largest = self._fetcher(spec), self._services.settings.max_object_bytes
         if lease.attempt > 1:
             with self._in_turn(lease, self._turns.alone()):
                 return self._careful.run(lease, rows, fetch)
         with self._turns.shared(wait=False) as has_turn:
             if has_turn:
-                return self._pipeline.run(rows, fetch, self._under_way)
+                return self._pipeline.run(rows, fetch, self._under_way, largest)
         with self._in_turn(lease, self._turns.shared()):
-            return self._pipeline.run(rows, fetch, self._under_way)
+            return self._pipeline.run(rows, fetch, self._under_way, largest)
 
     @contextmanager
     def _in_turn(self, lease: Lease, turn: AbstractContextManager[object]) -> Iterator[None]:

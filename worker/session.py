@@ -173,7 +173,7 @@ class Session(Predictor):
         tf1 = self._tf.compat.v1
         dtype = loaded.graph.get_tensor_by_name(loaded.source).dtype
         graph = self._tf.Graph()
-        with graph.as_default():
+        with graph.as_default(), as_model_errors(f"{self.bundle.path} cannot be frozen"):
             pixels = self._pixels()
             (output,) = tf1.import_graph_def(
                 graph_def,

@@ -96,7 +96,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--concurrency", type=int, default=os.cpu_count())
+    parser.add_argument("--concurrency", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
     command = [sys.executable, "-m", "celery", "-A", "celery_tutorial", "worker"]
     command += ["--pool=prefork", f"--concurrency={asked.concurrency}", "--loglevel=WARNING"]

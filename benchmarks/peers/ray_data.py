@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 
 SIZE = (224, 224)
-CORES = os.cpu_count()
+CORES = len(os.sched_getaffinity(0))
 
 
 class Classifier:

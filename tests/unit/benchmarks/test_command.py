@@ -50,10 +50,18 @@ def test_it_gets_the_environment_given_and_no_other(monkeypatch: pytest.MonkeyPa
     assert run_json(python(script), {"GIVEN": "2"}) == [None, "2"]
 
 
-def test_what_is_not_done_in_time_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    noted = tmp_path / "child"
-    with pytest.raises(Failed, match=r"^not done within 1\.0 s$"):
-        run_json(["sh", "-c", f"sleep 600 & echo $! > {noted}; wait"], os.environ, 1.0)
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("wait", r"^not done within 1\.0 s$"),
+        ("exit 0", r"^not done within 1\.0 s$"),  # the child keeps its output open
+        ("exec >&- 2>&-; exit 7", "^exit code 7$"),
+    ],
+)
+def test_all_it_started_is_ended_with_it(ending: str, words: str, tmp_path: Path) -> None:
+    noted, out = tmp_path / "child", ">&- 2>&-" if "exec" in ending else ""
+    with pytest.raises(Failed, match=words):
+        run_json(["sh", "-c", f"sleep 600 {out} & echo $! > {noted}; {ending}"], os.environ, 1.0)
     child = Path("/proc", noted.read_text().strip(), "stat")
 
     def ended() -> bool:

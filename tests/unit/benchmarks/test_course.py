@@ -42,3 +42,10 @@ def test_the_same_course_from_elsewhere_differs_in_its_storage_alone(tmp_path: P
     s3 = disk.with_storage("s3")
     assert s3.workload.storage == "s3"
     assert s3.with_storage("disk") == disk
+
+
+def test_pictures_that_lie_there_already_are_not_taken_away(tmp_path: Path) -> None:
+    kept = tmp_path / "a.jpg"
+    kept.write_bytes(b"mine")
+    assert course.copied([kept], tmp_path) == [kept]
+    assert kept.read_bytes() == b"mine"

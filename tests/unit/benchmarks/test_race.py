@@ -1,4 +1,4 @@
-"""A race of five, three rounds long: who runs when, and what is made of how it went."""
+"""A race of six, three rounds long: who runs when, and what is made of how it went."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Raced:
         scripted(script, "flaky", rates="99", turn_2="complain"),
         scripted(script, "last", rates="40,150,120"),
         scripted(script, "cheat", always="leave-one-out"),
+        scripted(script, "odd", always="time-nothing"),
         Absent("gone", str(script)),
     ]
     entrants = [Entrant(one.name, one, course) for one in contenders]
@@ -60,15 +61,15 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Raced:
 
 
 def test_all_take_a_turn_a_round_and_each_round_is_begun_by_another(raced: Raced) -> None:
-    first = ["first", "flaky", "last", "cheat"]
+    first = ["first", "flaky", "last", "cheat", "odd"]
     second = ["flaky", "last", "first"]
     third = ["last", "first"]
     assert raced.order == [*first, *second, *third]
 
 
 def test_there_is_a_row_for_everyone_in_the_order_given(raced: Raced) -> None:
-    assert [row.name for row in raced.rows] == ["first", "flaky", "last", "cheat", "gone"]
-    assert [len(row.samples) for row in raced.rows] == [ROUNDS, 0, ROUNDS, 0, 0]
+    assert [row.name for row in raced.rows] == ["first", "flaky", "last", "cheat", "odd", "gone"]
+    assert [len(row.samples) for row in raced.rows] == [ROUNDS, 0, ROUNDS, 0, 0, 0]
 
 
 def test_a_row_has_a_sample_of_every_round(raced: Raced) -> None:
@@ -82,6 +83,7 @@ def test_who_fails_once_has_no_results_and_says_why(raced: Raced) -> None:
     assert raced.row("flaky").rate is None
     assert raced.row("gone").absent == "not installed"
     assert raced.row("cheat").absent == f"{BEGUN - 1} predictions for {BEGUN} images"
+    assert raced.row("odd").absent == "KeyError: 'seconds'"
 
 
 def test_failures_are_told_when_they_happen(raced: Raced) -> None:

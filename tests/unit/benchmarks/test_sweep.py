@@ -15,11 +15,11 @@ LUCKY, EVEN = "--name lucky --rates 10,900,11", "--name even --rates 20"
 
 
 def test_settings_take_turns_and_the_best_median_comes_first(
-    tmp_path: Path, peers_here: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, peers_here: None
 ) -> None:
-    monkeypatch.setitem(sweep.SETTINGS, "peer", ([LUCKY, EVEN],))
     script = tmp_path / "peer.py"
-    found = sweep.sweep(scripted(script), small_course(tmp_path), images=4, rounds=3)
+    settings = [LUCKY, EVEN]
+    found = sweep.sweep(scripted(script), small_course(tmp_path), 4, rounds=3, settings=settings)
     assert turns(script) == ["lucky", "even"] * 3
     assert [(flags, [round(rate) for rate in rates]) for flags, rates in found.items()] == [
         (EVEN, [20, 20, 20]),
@@ -36,7 +36,8 @@ def test_every_combination_is_tried_and_what_fails_is_told_and_left_out(
     faults = ["--always complain", "--always leave-one-out", "--shift 0"]
     monkeypatch.setitem(sweep.SETTINGS, "peer", (["--name a", "--name b"], faults))
     script = tmp_path / "peer.py"
-    found = sweep.sweep(scripted(script), small_course(tmp_path), images=4, rounds=1)
+    peer = scripted(script)
+    found = sweep.sweep(peer, small_course(tmp_path), 4, 1, sweep.settings_of(peer))
     assert turns(script) == ["a"] * 3 + ["b"] * 3
     assert sorted(found) == ["--name a --shift 0", "--name b --shift 0"]
     told = capsys.readouterr().err.splitlines()

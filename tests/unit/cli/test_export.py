@@ -42,6 +42,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "whole-numbers.keras"
     )
 
+    bytes_in = keras.Input((4, 4, 3), dtype="uint8")
+    scores = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(bytes_in))
+    keras.Model(bytes_in, scores).save(folder / "bytes.keras")
+
     class Own(keras.layers.Layer):  # type: ignore[misc]
         def call(self, x: Any) -> Any:
             return x
@@ -196,6 +200,7 @@ def test_it_is_told_when_nobody_says_the_scale(export: Invoke) -> None:
     assert "without --scale the model gets pixels of 0 to 255" in export("mine.keras").err
     assert export("mine.keras", "--scale", "none").err == ""
     assert export("digits", "--weights", "none").err == ""
+    assert export("bytes.keras").err == ""  # which would refuse --scale
 
 
 @pytest.mark.parametrize(

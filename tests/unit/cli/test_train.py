@@ -99,6 +99,26 @@ def test_a_bundle_that_disagrees_is_not_published(
     assert not (tmp_path / "repository").exists()
 
 
+def test_the_bundle_of_before_stays_until_there_is_another(
+    run: Invoke, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(bundle: Bundle, predict: Any) -> None:
+        raise ModelError("it disagrees")
+
+    place = tmp_path / "run"
+    asked = ("train", "digits", "--data", str(folder), "--run", str(place), "--epochs", "1")
+    assert run(*asked).code == 0
+    before = read_bundle(place / "bundle" / "digits" / "1").digest
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "refuse_disagreement", refuse)
+        assert run(*asked).code == ExitCode.MODEL
+    assert read_bundle(place / "bundle" / "digits" / "1").digest == before
+    said = run(*asked, "--name", "scans", "--json")
+    assert json.loads(said.out)["bundle"] == str(place / "bundle" / "scans" / "1")
+    assert [path.name for path in (place / "bundle").iterdir()] == ["scans"]
+    assert not (place / ".unfinished-bundle").exists()
+
+
 def test_the_environment_may_say_it_all(
     run: Invoke, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 from millrace.core.bundle import compute_digest, read_bundle
 from millrace.core.card import CARD_FILE, Card
 from millrace.core.errors import ExitCode
+from millrace.core.settings import Settings
+from millrace.core.storage import Location, ObjectInfo, Stores
+from millrace.core.storage.s3 import S3Store
 from tests.support import write_pngs
 from tests.unit.cli.conftest import Invoke
 
@@ -51,6 +55,27 @@ def test_pictures_of_a_directory_are_decoded_as_a_worker_does(
     found = verified(run, str(tiny), "--images", str(folder))
     assert (found["images"], found["agrees"]) == (5, True)
     assert verified(run, str(tiny), "--images", str(folder), "--count", "2")["images"] == 2
+
+
+def test_of_a_bucket_no_more_is_listed_than_is_looked_at(
+    run: Invoke, tiny: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Location.parse(f"s3://{bucket}/photos")
+    store = Stores(Settings.load()).open(place)
+    store.put(f"{place.prefix}0.txt", b"no picture")
+    for picture in write_pngs(tmp_path / "photos", 5).iterdir():
+        store.put(place.prefix + picture.name, picture.read_bytes())
+    listed: list[str] = []
+    whole = S3Store.list
+
+    def counted(self: S3Store, prefix: str = "", **how: str) -> Iterator[ObjectInfo]:
+        for item in whole(self, prefix, **how):
+            listed.append(item.key)
+            yield item
+
+    monkeypatch.setattr(S3Store, "list", counted)
+    assert verified(run, str(tiny), "--images", place.uri, "--count", "2")["images"] == 2
+    assert [key.removeprefix(place.prefix) for key in listed] == ["0.png", "0.txt", "1.png"]
 
 
 @pytest.mark.parametrize("what", ["nothing in it", "nowhere"])

@@ -109,9 +109,27 @@ def test_a_mean_for_each_channel_shares_one_scale() -> None:
     assert Normalisation.parse("1,2,3,4").mean_and_scale() == ((1, 2, 3), (4,))
 
 
-@pytest.mark.parametrize("text", ["tf", "torch", "caffe", "none", "0,255", "122.782,117,104.3,255"])
+@pytest.mark.parametrize(
+    "text",
+    ["tf", "torch", "caffe", "none", "0,255", "122.782,117,104.3,255", "123.67512,1,2,3,4,0.5"],
+)
 def test_a_scale_is_spelled_as_it_is_read(text: str) -> None:
     assert Normalisation.parse(text).spelled == text
+
+
+def one_or_three(values: st.SearchStrategy[float]) -> st.SearchStrategy[tuple[float, ...]]:
+    return st.tuples(values) | st.tuples(values, values, values)
+
+
+@given(one_or_three(finite), one_or_three(finite.filter(bool)))
+def test_what_is_spelled_is_read_back_to_the_last_digit(
+    mean: tuple[float, ...], scale: tuple[float, ...]
+) -> None:
+    said = Normalisation(mode="custom", mean=mean, scale=scale)
+    read = Normalisation.parse(said.spelled)
+    assert read.scale == scale
+    assert read.mean in (mean, mean * 3)  # one that is said three times where the scales are three
+    assert read.spelled == said.spelled
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import ModelError, ModelNotFound, UsageError
+from millrace.core.errors import ModelError, ModelNotFound, StorageUnavailable, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, local_path
 from millrace.core.settings import StorageSettings
@@ -128,16 +128,18 @@ def test_every_version_s_place_is_told_also_of_what_is_no_bundle_yet(shelf: Shel
     prefix = shelf.location.prefix
     shelf.store.put(f"{prefix}a/1/{CARD_FILE}", b"{}")
     shelf.store.put(f"{prefix}z/1/saved_model.pbtxt", b"graph")
+    shelf.store.put(f"{prefix}half/1/variables/variables.index", b"on its way")
     for nothing in ("notes/1/readme.txt", "m/readme.txt", ".m/1/saved_model.pb"):
         shelf.store.put(prefix + nothing, b"")
     found = shelf.repository.shelves()
     assert [(each.name, each.version, each.complete) for each in found] == [
         ("a", "1", False),
+        ("half", "1", False),
         ("m", "9", True),
         ("m", "10", True),
         ("z", "1", True),
     ]
-    whole = found[1]
+    whole = found[2]
     assert {item.key for item in whole.files} == {
         "saved_model.pb",
         "variables/variables.index",
@@ -153,6 +155,14 @@ def test_a_bundle_is_fetched_as_it_is(shelf: Shelf, tmp_path: Path) -> None:
     shelf.repository.fetch(bundle, tmp_path / "copy")
     assert (tmp_path / "copy" / "saved_model.pb").read_bytes() == b"graph"
     assert (tmp_path / "copy" / "variables" / "variables.index").read_bytes() == b"weights"
+
+
+def test_a_full_disk_is_told_where_a_bundle_is_fetched(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("m", "1")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "saved_model.pb").symlink_to("/dev/full")
+    with pytest.raises(StorageUnavailable, match=r"saved_model\.pb cannot be written: No space"):
+        shelf.repository.fetch(shelf.repository.resolve(ModelRef("m")), tmp_path / "copy")
 
 
 def test_labels_are_read_where_there_are_any(shelf: Shelf) -> None:

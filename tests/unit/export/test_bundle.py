@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millrace.core.bundle import read_bundle
-from millrace.core.card import Card, Normalisation
+from millrace.core.card import CARD_FILE, Card, Normalisation
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.core.repository import Repository
@@ -65,6 +65,15 @@ def test_a_version_that_another_is_taking_is_stepped_over(model: Any, tmp_path: 
     assert export(model, tmp_path) == "2"
     stores, place = Stores(Settings.load()), Location.parse(str(tmp_path))
     assert Repository(stores, place).versions("m") == ["2"]
+
+
+def test_any_number_that_were_left_unfinished_are_stepped_over(model: Any, tmp_path: Path) -> None:
+    for version in range(1, 8):
+        card = tmp_path / "m" / str(version) / CARD_FILE
+        card.parent.mkdir(parents=True)
+        card.write_text("{}")
+    assert export(model, tmp_path) == "8"
+    assert export(model, tmp_path) == "9"
 
 
 def test_a_version_that_is_said_is_never_another(model: Any, tmp_path: Path) -> None:
@@ -216,6 +225,12 @@ def test_channels_that_do_not_fit_are_refused(channels: str | None, depth: int) 
 def test_facts_that_make_no_sense_are_refused(said: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Facts(**({"name": "m"} | said)).check()
+
+
+def test_a_label_says_something() -> None:
+    """An empty one at the end would be lost where labels are read again."""
+    with pytest.raises(ModelError, match="not empty"):
+        Facts(name="m", labels=("cat", "dog", "")).check()
 
 
 def test_a_label_is_one_line() -> None:

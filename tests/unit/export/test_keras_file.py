@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,49 @@ def test_a_torn_file_is_told(name: str, share: float, model: Any, tmp_path: Path
     with pytest.raises(ModelError, match=r"not a whole|does not load") as caught:
         load_keras(tmp_path / name)
     assert "\n" not in caught.value.message
+
+
+def damaged_within(whole: bytes) -> bytes:
+    """Its configuration, of all that is compressed, no longer unpacks."""
+    start = whole.index(b"config.json") + len(b"config.json")
+    return whole[: start + 8] + b"\xff" * 40 + whole[start + 48 :]
+
+
+def encrypted(whole: bytes) -> bytes:
+    """As far as what lies at the beginning of each part says."""
+    local, central = b"PK\x03\x04", b"PK\x01\x02"
+    flagged = bytearray(whole)
+    for mark, at in ((local, 6), (central, 8)):
+        position = whole.find(mark)
+        while position >= 0:
+            flagged[position + at] |= 1
+            position = whole.find(mark, position + 1)
+    return bytes(flagged)
+
+
+@pytest.mark.parametrize("change", [damaged_within, encrypted])
+def test_an_archive_that_does_not_unpack_is_told(
+    change: Callable[[bytes], bytes], model: Any, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in sorted(parts.items()):
+            archive.writestr(name, content)
+    (tmp_path / "m.keras").write_bytes(change((tmp_path / "m.keras").read_bytes()))
+    with pytest.raises(ModelError, match=r"is not a whole \.keras file: ") as caught:
+        load_keras(tmp_path / "m.keras")
+    assert "\n" not in caught.value.message
+
+
+def test_a_configuration_that_is_no_text_is_told(tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"] = 5
+    with pytest.raises(ModelError, match="is not a whole HDF5 file: "):
+        load_keras(tmp_path / "m.h5")
 
 
 def test_weights_that_are_damaged_within_are_told(model: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 
 from millrace.core.bundle import compute_digest, read_bundle
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
-from millrace.core.errors import Conflict, ObjectNotFound, StorageUnavailable
+from millrace.core.errors import Conflict, ModelNotFound, ObjectNotFound, StorageUnavailable
+from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, ObjectInfo, Store, Stores
 from millrace.export.publish import publish
+from millrace.export.transfer import copy, remove
 
 FILES = [
     "assets.extra/labels.txt",
@@ -113,6 +116,14 @@ def bundle(tmp_path: Path) -> Path:
 
 def names(stores: Stores, place: Location) -> list[str]:
     return sorted(item.key[len(place.prefix) :] for item in stores.open(place).list(place.prefix))
+
+
+def names_or_none(stores: Stores, place: Location) -> list[str]:
+    """A directory that is empty is none."""
+    try:
+        return names(stores, place)
+    except ObjectNotFound:
+        return []
 
 
 def local_copy(stores: Stores, place: Location, into: Path) -> Path:
@@ -322,6 +333,86 @@ def test_if_replacing_fails_the_old_version_is_back(
     assert is_whole(local_copy(stores, place, tmp_path / "copy"))
 
 
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this machine keeps what it needs for a moment."""
+    path = tmp_path / "temporary"
+    path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    return path
+
+
+def failing_for_good(at: str, also: str = "") -> WatchedStores:
+    """Stores that never write one file of a version that is to be replaced, and that, from the
+    first try on, write no file whose name ends in `also`."""
+    failed = threading.Event()
+
+    def fail(key: str) -> None:
+        if key.endswith(at) or (also and failed.is_set() and key.endswith(also)):
+            failed.set()
+            raise StorageUnavailable(f"no space left for {key}")
+
+    return WatchedStores(fail)
+
+
+def test_if_there_is_no_room_for_the_new_files_the_old_version_is_back(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path, temporary: Path
+) -> None:
+    """Nor is there for the old ones beside themselves: they are left as they are."""
+    publish(stores, bundle, place)
+    before = content(stores, place)
+    with pytest.raises(StorageUnavailable, match="no space left"):
+        publish(failing_for_good("variables.data"), replacement(tmp_path), place, force=True)
+    assert content(stores, place) == before
+    assert not [*temporary.iterdir()]
+
+
+def test_what_cannot_be_put_back_is_kept(
+    stores: Stores,
+    library: Location,
+    place: Location,
+    bundle: Path,
+    tmp_path: Path,
+    temporary: Path,
+) -> None:
+    publish(stores, bundle, place)
+    before = content(stores, place)
+    failing = failing_for_good("variables.data", also="saved_model.pb")
+    with pytest.raises(StorageUnavailable, match="neither replaced nor put back") as caught:
+        publish(failing, replacement(tmp_path), place, force=True)
+    (kept,) = temporary.iterdir()
+    old = kept / "tiny" / "1"
+    assert {name: (old / name).read_bytes() for name in before} == before
+    # What the hint says brings it back.
+    repository = library.uri
+    assert (caught.value.hint or "").startswith(f"its old files are kept in {old}; ")
+    assert f"millrace models rm tiny:1 --models {repository}" in (caught.value.hint or "")
+    assert f"models push tiny:1 --from {kept} --to {repository}" in (caught.value.hint or "")
+    source, target = Repository(stores, Location.parse(str(kept))), Repository(stores, library)
+    remove(stores, ModelRef("tiny", "1"), target)
+    copy(stores, ModelRef("tiny", "1"), source, target)
+    assert content(stores, place) == before
+
+
+def test_a_second_signal_while_it_is_put_back_loses_nothing(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path, temporary: Path
+) -> None:
+    publish(stores, bundle, place)
+    before = content(stores, place)
+    pressed = threading.Event()
+
+    def press(key: str) -> None:
+        if pressed.is_set() or key.endswith("variables.data"):
+            pressed.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(StorageUnavailable, match="interrupted") as caught:
+        publish(WatchedStores(press), replacement(tmp_path), place, force=True)
+    (kept,) = temporary.iterdir()
+    assert str(kept) in (caught.value.hint or "")
+    assert {name: (kept / "tiny" / "1" / name).read_bytes() for name in before} == before
+
+
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("library", ["file"], indirect=True)
 def test_who_comes_while_a_version_is_replaced_is_turned_away(
@@ -414,16 +505,37 @@ def test_what_comes_between_is_not_overwritten(
 
 @pytest.mark.parametrize("force", [False, True])
 def test_what_lies_there_without_a_graph_is_not_overwritten(
-    force: bool, stores: Stores, place: Location, bundle: Path
+    force: bool, stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
     stores.open(place).put(place.prefix + "variables/variables.data", b"on its way")
-    with pytest.raises(Conflict, match="unfinished"):
+    with pytest.raises(Conflict, match="unfinished") as caught:
         publish(stores, bundle, place, force=force)
     assert content(stores, place) == {"variables/variables.data": b"on its way"}
+    # What the hint says makes room.
+    assert f"millrace models rm tiny:1 --models {library.uri}" in (caught.value.hint or "")
+    assert remove(stores, ModelRef("tiny", "1"), Repository(stores, library)) == 1
+    publish(stores, bundle, place)
+    assert names(stores, place) == FILES
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_model_s_is_named_and_left(
+    force: bool, stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    """`models rm` removes models, and not any folder two levels down."""
+    stores.open(place).put(place.prefix + ".DS_Store", b"of a Mac")
+    with pytest.raises(Conflict) as caught:
+        publish(stores, bundle, place, force=force)
+    assert (caught.value.hint or "").endswith(f"remove {place}/.DS_Store")
+    assert content(stores, place) == {".DS_Store": b"of a Mac"}
+    with pytest.raises(ModelNotFound):
+        remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
+    stores.open(place).delete(place.prefix + ".DS_Store")
+    publish(stores, bundle, place)
 
 
 def test_whose_claim_was_removed_publishes_nothing(
-    stores: Stores, place: Location, bundle: Path
+    stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
     def remove_the_claim(key: str) -> None:
         if key.endswith("variables.data"):
@@ -431,4 +543,29 @@ def test_whose_claim_was_removed_publishes_nothing(
 
     with pytest.raises(Conflict, match="was removed while"):
         publish(WatchedStores(remove_the_claim), bundle, place)
-    assert names(stores, place) == []
+    assert "saved_model.pb" not in names(stores, place)
+    remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
+    assert names_or_none(stores, place) == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_whoever_claimed_a_version_since_keeps_every_file(
+    broken: bool, stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    """The claim is removed and another publishes, whole, while the first is at its last file but
+    the graph, or fails there."""
+    other = write_bundle(tmp_path / "other", weights=b"other")
+
+    def come_between(key: str) -> None:
+        if key.endswith("variables.index"):
+            remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
+            publish(stores, other, place)
+            if broken:
+                raise StorageUnavailable("the line was cut")
+
+    with pytest.raises(StorageUnavailable if broken else Conflict):
+        publish(WatchedStores(come_between), bundle, place)
+    assert names(stores, place) == FILES
+    theirs = content(stores, place)
+    theirs.pop("variables/variables.index")  # which the first may have overwritten by then
+    assert all((other / name).read_bytes() == data for name, data in theirs.items())

@@ -105,6 +105,34 @@ def test_what_stands_under_the_same_digest_and_is_damaged_is_a_conflict(
         copy(stores, TINY, here, beside)
 
 
+@pytest.mark.parametrize("card", [None, b"{", b"\xff"])
+def test_what_stands_without_a_card_that_can_be_read_is_a_conflict(
+    card: bytes | None, stores: Stores, here: Repository, beside: Repository, tmp_path: Path
+) -> None:
+    copy(stores, TINY, here, beside)
+    file = tmp_path / "beside" / "tiny" / "10" / CARD_FILE
+    file.unlink() if card is None else file.write_bytes(card)
+    with pytest.raises(Conflict, match="stands already") as caught:
+        copy(stores, TINY, here, beside)
+    where = f"millrace models rm tiny:10 --models {beside.location}"
+    assert caught.value.hint == f"to replace it, first:  {where}"
+    remove(stores, ModelRef("tiny", "10"), beside)
+    assert copy(stores, TINY, here, beside).new
+
+
+def test_where_files_of_no_model_lie_is_said_which(
+    stores: Stores, here: Repository, beside: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "beside" / "tiny" / "10" / ".DS_Store"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(Conflict) as caught:
+        copy(stores, TINY, here, beside)
+    assert (caught.value.hint or "").endswith(f"remove {file.as_uri()}")
+    file.unlink()
+    assert copy(stores, TINY, here, beside).new
+
+
 def test_files_that_are_not_those_of_the_digest_are_not_copied(
     stores: Stores, here: Repository, there: Repository, tmp_path: Path
 ) -> None:

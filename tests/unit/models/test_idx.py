@@ -75,8 +75,10 @@ def test_any_bytes_are_an_array_or_a_typed_error(content: bytes) -> None:
         (b"\x1f\x8b\x08", "damaged gzip file"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "claims to hold"),
         (b"\x00\x00\x08\x01\x7f\xff\xff\xff", "truncated: 0 of 2,147,483,647 bytes"),
+        (b"\x00\x00\x08\x41" + b"\0\0\0\1" * 65 + b"a", "a shape that no array has: 1 × 1 × 1 × …"),
+        (b"\x00\x00\x08\x03" + bytes(4) + b"\xff" * 8, "no array has: 0 × 4294967295 × 4294967295"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_what_is_not_whole_or_not_idx_is_refused(content: bytes, words: str, file: Path) -> None:
     file.write_bytes(content)

@@ -14,6 +14,7 @@ import pytest
 
 from millrace.core.errors import ModelError, ModelNotFound
 from millrace.models import build
+from millrace.models.weights import load_weights
 
 PIXELS = np.random.default_rng(4).random((3, 8, 8, 1), np.float32)
 
@@ -133,6 +134,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none.weights.h5"
     with pytest.raises(ModelNotFound, match=f"there is no weights file {path}"):
         build("digits", weights=path)
+
+
+def test_a_file_in_the_home_directory(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trained.save_weights(tmp_path / "it.weights.h5")
+    model = build("digits")
+    load_weights(model, Path("~/it.weights.h5"))
+    np.testing.assert_array_equal(answers(model), answers(trained))
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all\n" * 100])

@@ -265,6 +265,13 @@ class Workshop:
         """A loop and a branch as TensorFlow 1 wrote them: Enter, Exit, Switch and Merge."""
         return self._graph(path, batch=None, control_flow=True)
 
+    def with_a_counter(self, path: Path) -> SavedModel:
+        """Each answer waits for a variable that is written to."""
+        return self._graph(path, batch=None, counter="resource")
+
+    def with_an_old_counter(self, path: Path) -> SavedModel:
+        return self._graph(path, batch=None, counter="reference")
+
     # --- how they are made ---
 
     @cached_property
@@ -375,6 +382,7 @@ class Workshop:
         batch: int | None,
         signature: str | None = None,
         control_flow: bool = False,
+        counter: str | None = None,
     ) -> SavedModel:
         tf, tf1 = self.tf, self.tf.compat.v1
         with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
@@ -383,6 +391,11 @@ class Workshop:
             weights = tf1.get_variable("weights", initializer=self._weights, use_resource=False)
             steered = self._steered(x) if control_flow else x
             logits = tf.reshape(steered, [-1, SIDE * SIDE * 3]) @ weights
+            if counter:
+                new = counter == "resource"
+                seen = tf1.get_variable("seen", initializer=0.0, use_resource=new)
+                with tf.control_dependencies([tf1.assign_add(seen, 1.0)]):
+                    logits = tf.identity(logits)
             scores = tf.nn.softmax(logits, name="inferenceLayer/Softmax")
             session.run(tf1.global_variables_initializer())
             build = tf1.saved_model.build_tensor_info

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import pytest
 
@@ -114,12 +115,17 @@ def test_many_threads_never_hold_more_than_the_limit_together(seed: int) -> None
     broken: list[list[int]] = []
     sizes = random.Random(seed).choices([1, 3, 7, LIMIT, LIMIT + 9], k=300)
 
+    meeting = threading.Barrier(2)
+
     def hold(size: int) -> None:
         budget.take(size)
         with lock:
             held.append(size)
             if len(held) > 1 and sum(held) > LIMIT:
                 broken.append(list(held))
+        with suppress(threading.BrokenBarrierError):  # long enough to be met by another one
+            meeting.wait(0.001)
+        meeting.reset()
         with lock:
             held.remove(size)
         budget.give_back(size)

@@ -342,6 +342,33 @@ def test_what_is_larger_than_the_budget_passes_alone() -> None:
     assert beside == [0] * sum(row.size == 5 * len(KIB) for row in some)
 
 
+def test_what_is_refused_unread_waits_for_no_room() -> None:
+    gate, last = threading.Event(), threading.Event()
+    large, limit = 50 * len(KIB), 5 * len(KIB)
+
+    def refusing(row: ManifestRow) -> bytes:
+        if row.size == large:
+            raise ObjectTooLarge("unread")
+        if row.key == "0004":
+            last.set()
+        return fetch(row)
+
+    def held(data: bytes) -> Batch:
+        assert gate.wait(WITHIN_S)
+        return decode(data)
+
+    some = [row._replace(size=large if row.key == "0001" else 4) for row in rows(5)]
+    threads = Threads(1, 1, in_flight=5, encoded_bytes=limit)
+    with running(held, threads=threads) as pipeline, ThreadPoolExecutor(1) as slot:
+        handled = slot.submit(pipeline.run, some, refusing, lambda: None, limit)
+        try:
+            assert last.wait(WITHIN_S), "though the first one's bytes are held"
+        finally:
+            gate.set()
+        codes = [image.error and image.error.code for image in handled.result(WITHIN_S)]
+    assert codes == [None, "too_large", None, None, None]
+
+
 @pytest.mark.parametrize("stage", [Stage.FETCH, Stage.DECODE, Stage.INFER])
 def test_the_bytes_of_what_fails_are_given_back(stage: Stage) -> None:
     def fails(at: Stage) -> None:

@@ -112,6 +112,17 @@ def test_a_batch_the_device_has_no_room_for_is_the_callers_to_halve(batch: int |
         Arithmetic(full, batch).predict(images(2))
 
 
+def test_a_model_of_which_two_images_have_no_room_is_taken_and_keeps_its_free_batch() -> None:
+    def tight(pixels: Pixels) -> Scores:
+        if len(pixels) > 1:
+            raise OutOfMemoryError
+        return sums(pixels)
+
+    predictor = Arithmetic(tight)
+    assert predictor.try_out() == []
+    assert predictor.batch_limit is None
+
+
 def test_a_model_that_answers_each_image_alike_alone_and_together_keeps_its_free_batch() -> None:
     predictor = Arithmetic()
     assert predictor.try_out() == []

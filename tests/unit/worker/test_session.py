@@ -23,7 +23,16 @@ from tests.unit.worker.saved_models import ALONE, CLASSES, FORMS, SIDE, SavedMod
 PIXELS = random_pixels(5, (11, SIDE, SIDE, 3))
 
 
-@pytest.mark.parametrize("form", [*FORMS, "of_a_hidden_one", "of_two_outputs", "of_a_loss_besides"])
+SESSIONS_OWN = (
+    "of_a_hidden_one",
+    "of_two_outputs",
+    "of_a_loss_besides",
+    "with_a_counter",
+    "with_an_old_counter",
+)
+
+
+@pytest.mark.parametrize("form", [*FORMS, *SESSIONS_OWN])
 def test_it_answers_as_tensorflow_itself(form: str, made: Workshop) -> None:
     model = made(form)
     session = Session(model.bundle())
@@ -71,7 +80,13 @@ def test_a_fixed_batch_size_is_known_and_said(form: str, limit: int, made: Works
 
 
 @pytest.mark.parametrize(
-    ("form", "why"), [("with_a_table", "table"), ("with_a_loop_that_writes", "assignvariable")]
+    ("form", "why"),
+    [
+        ("with_a_table", "table"),
+        ("with_a_loop_that_writes", "assignvariable"),
+        ("with_a_counter", "cannot be frozen"),
+        ("with_an_old_counter", "cannot be frozen"),
+    ],
 )
 def test_a_model_that_cannot_be_frozen_runs_as_it_is_and_says_so(
     form: str, why: str, made: Workshop
