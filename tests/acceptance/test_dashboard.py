@@ -149,7 +149,7 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.go("/")
         b.script("window.loadedOnce = true")
         b.wait(
-            lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 90
+            lambda: "completed with errors" in b.text(f"#row-{job}"), "its row tells the end", 240
         )
         assert b.script("return window.loadedOnce") is True
         b.find(f"#row-{job} a").click()
