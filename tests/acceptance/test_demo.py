@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,24 @@ import psutil
 import pytest
 
 from tests.support import MILLRACE, millrace, wait_until
+
+
+@contextmanager
+def running(
+    *command: str, tmp_path: Path, stdout: int | None = None, stderr: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A demo whose temporary files are below `tmp_path / "tmp"`; it does not outlive the test."""
+    (tmp_path / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [*MILLRACE, *command], stdout=stdout, stderr=stderr, text=True, env=env
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def test_the_demo_predicts_the_held_out_digits(tmp_path: Path) -> None:
@@ -39,52 +59,48 @@ def test_the_demo_predicts_the_held_out_digits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_takes_the_demo_down(number: signal.Signals, tmp_path: Path) -> None:
-    (tmp_path / "tmp").mkdir()
-    process = subprocess.Popen(
-        [*MILLRACE, "demo", "--keep", str(tmp_path / "kept")],
+    def everything_runs() -> bool:
+        """redis-server, the S3 endpoint, and two workers."""
+        assert process.poll() is None, process.communicate()
+        return len(parent.children(recursive=True)) >= 4
+
+    with running(
+        *("demo", "--keep", str(tmp_path / "kept")),
+        tmp_path=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
-    )
-    parent = psutil.Process(process.pid)
-    # redis-server, the S3 endpoint, and two workers.
-    wait_until(lambda: len(parent.children(recursive=True)) >= 4, 120, "everything runs")
-    children = parent.children(recursive=True)
-    assert len(list((tmp_path / "tmp").glob("millrace-embedded*"))) == 2
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    ) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(everything_runs, 300)  # it trains first, and the machine may be busy
+        children = parent.children(recursive=True)
+        assert len(list((tmp_path / "tmp").glob("millrace-embedded*"))) == 2
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert b"Traceback" not in output, output.decode()
+    assert "Traceback" not in output
     wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
     assert list((tmp_path / "tmp").glob("millrace-embedded*")) == []
 
 
 def test_the_web_demo_shows_its_job_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    (tmp_path / "tmp").mkdir()
-    process = subprocess.Popen(
-        [*MILLRACE, "demo-web"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path)},
-    )
-    assert process.stderr is not None
-    said = ""
-    while "the job:" not in said:
-        said = process.stderr.readline()
-        assert said, process.poll()
-    url = said.split()[-1]
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 3  # redis-server, the S3 endpoint, and a worker
-    status = url.replace("/jobs/", "/v1/jobs/")
-    wait_until(lambda: httpx.get(status).json()["terminal"], 60, "the job ends")
-    assert httpx.get(status).json()["counts"] == {
-        "total": 604, "pending": 0, "succeeded": 599, "failed": 5, "skipped": 0, "cancelled": 0,
-    }  # fmt: skip
-    assert "completed with errors" in httpx.get(url).text
-    thumbnail = httpx.get(f"{url}/thumbnails/0")
-    assert thumbnail.headers["content-type"] == "image/webp"
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    with running("demo-web", tmp_path=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        said = ""
+        while "the job:" not in said:
+            said = process.stderr.readline()
+            assert said, process.poll()
+        url = said.split()[-1]
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 3  # redis-server, the S3 endpoint, and a worker
+        status = url.replace("/jobs/", "/v1/jobs/")
+        wait_until(lambda: httpx.get(status).json()["terminal"], 120, "the job ends")
+        counts = httpx.get(status).json()["counts"]
+        assert (counts["total"], counts["succeeded"], counts["failed"]) == (604, 599, 5)
+        assert "completed with errors" in httpx.get(url).text
+        thumbnail = httpx.get(f"{url}/thumbnails/0")
+        assert thumbnail.headers["content-type"] == "image/webp"
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
     wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
