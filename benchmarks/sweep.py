@@ -22,7 +22,7 @@ from benchmarks.inputs import KINDS
 from benchmarks.race import say
 from benchmarks.run import BASE
 
-BATCHES = [f"--batch {size}" for size in (4, 8, 16, 32, 64)]
+BATCHES = [f"--batch {size}" for size in (8, 32)]
 THREADS = [f"--threads {threads}" for threads in (1, CORES)]
 ACTORS = [
     f"--actors {actors} --actor-cpus {cpus}"

@@ -52,6 +52,7 @@ def list_models(ctx: typer.Context, models: o.Models = None, as_json: o.AsJson =
 @models_app.command()
 @command
 def pull(
+    ctx: typer.Context,
     model: ModelName,
     source: From = None,
     target: To = None,
@@ -59,12 +60,13 @@ def pull(
     as_json: o.AsJson = False,
 ) -> None:
     """Copy a model --from another repository into ours, or --to a third."""
-    _copy(model, source, target or models, as_json, missing="--from")
+    _copy(model, source, _said(ctx, "target", target, models), as_json, missing="--from")
 
 
 @models_app.command()
 @command
 def push(
+    ctx: typer.Context,
     model: ModelName,
     target: To = None,
     source: From = None,
@@ -72,7 +74,7 @@ def push(
     as_json: o.AsJson = False,
 ) -> None:
     """Copy a model of our repository, or of one it is --from, --to another."""
-    _copy(model, source or models, target, as_json, missing="--to")
+    _copy(model, _said(ctx, "source", source, models), target, as_json, missing="--to")
 
 
 @models_app.command()
@@ -112,6 +114,13 @@ def _refuse_given(ctx: typer.Context) -> None:
             raise UsageError(
                 f"{flag} goes after `{command}`:  millrace models {command} … {flag} …"
             )
+
+
+def _said(ctx: typer.Context, name: str, place: str | None, models: str | None) -> str | None:
+    """The place, or else our repository; --models on the command line goes before a variable."""
+    if on_command_line(ctx, "models") and not on_command_line(ctx, name):
+        return models
+    return place or models
 
 
 def _copy(

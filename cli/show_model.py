@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 COMMONEST = 8
 """Types of operations that are shown to people."""
 
-OBJECTS_ALONE = (
-    "nothing a session can feed: no signature, and no placeholder of numbers; "
-    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
-)
 NOT_IN_GRAPH = "the graph does not tell the scale of its input: say --scale, and --labels FILE"
 
 
@@ -140,6 +136,8 @@ def _card_rows(found: Inspected) -> list[tuple[str, str]]:
 
 
 def _graph_rows(graph: GraphFacts, found: Inspected) -> list[tuple[str, str]]:
+    from millrace.export.session_graph import OBJECTS_ALONE
+
     ends = graph.interface
     rows = [("graph", f"[bold]{escape(','.join(graph.tags) or '(no tags)')}[/]")]
     rows.append(("written by", escape(f"TensorFlow {graph.tensorflow or '(unknown)'}")))

@@ -20,8 +20,10 @@ def tag_sets(path: Path) -> list[frozenset[str]]:
 
     try:
         model = _saved_model().FromString((path / SAVED_MODEL).read_bytes())
-    except (OSError, DecodeError) as error:
+    except OSError as error:
         raise ModelError(f"{path} does not load: {error}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path / SAVED_MODEL} is damaged or cut short") from error
     return [frozenset(graph.meta_info_def.tags) for graph in model.meta_graphs]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from millrace.core.bundle import Bundle
 from millrace.core.card import Card
 from millrace.core.engine_errors import as_model_errors
+from millrace.core.load_tensorflow import load_tensorflow
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 pixels [n, height, width, channels] in the card's channel order → scores [n, …]."""
@@ -41,10 +42,13 @@ def keras_predict(model: Any, card: Card) -> Predict:
 
 
 def keras_raw(model: Any) -> Raw:
-    """A Keras model in inference mode."""
-    from keras import ops
+    """A Keras model in inference mode.
 
-    return lambda batch: np.asarray(ops.convert_to_numpy(model(batch, training=False)))
+    As a graph, for layer by layer Keras keeps every output until the last: 16 GB of NASNetLarge's.
+    """
+    tf = load_tensorflow()
+    ask = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    return lambda batch: np.asarray(ask(tf.convert_to_tensor(batch)))
 
 
 def pixels_predict(raw: Raw, card: Card, *, takes_bytes: bool) -> Predict:

@@ -88,7 +88,7 @@ class SavedModelSource(Source):
 
     def _tags(self, path: Path, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """The tags of the graph that is meant: the only one, if nothing was said."""
-        held = tag_sets(path)
+        held = tag_sets(self._path if (self._path / SAVED_MODEL).is_file() else path)
         if wanted is None and len(held) == 1:
             return tuple(sorted(held[0]))
         tags = tuple(wanted or ("serve",))

@@ -48,12 +48,18 @@ def by_signature(meta: Any, where: str, name: str) -> Ends:
     return Ends(given.name, answered.name, name)
 
 
+OBJECTS_ALONE = (
+    "nothing a session can feed: no signature, and no placeholder of numbers; "
+    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
+)
+
+
 def likely(graph: Any) -> str:
     """The flags that may be meant, for a hint: those that `inspect` would name."""
     graph_def = graph.as_graph_def()
     found = of_operations((), graph_def, Tensors(graph_def))
     if found is None:
-        return "name them with --input-op and --output-op"
+        return OBJECTS_ALONE
     inputs, outputs = (
         " or ".join(each.flag for each in ends[:MOST])
         for ends in ((found.input, *found.other_inputs), (found.output, *found.other_outputs))

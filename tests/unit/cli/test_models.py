@@ -117,6 +117,18 @@ def test_a_model_is_pulled_from_another_repository(
     assert (again.code, "stands already" in again.out) == (0, True)
 
 
+def test_what_is_said_on_the_command_line_goes_before_a_variable(
+    run: Invoke, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third, ours = str(tmp_path / "third"), str(tmp_path / "ours")
+    monkeypatch.setenv("MILLRACE_TO", third)
+    monkeypatch.setenv("MILLRACE_FROM", str(tmp_path / "nowhere"))
+    assert run("models", "pull", "tiny", "--from", str(shelf), "--models", ours).code == 0
+    assert list(listed(run, ours)) == ["tiny:10"]
+    assert run("models", "push", "tiny", "--models", ours).code == 0
+    assert list(listed(run, third)) == ["tiny:10"]
+
+
 def test_another_model_under_the_same_version_is_a_conflict(
     run: Invoke, shelf: Path, tmp_path: Path
 ) -> None:
