@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=2)
     asked = parser.parse_args(arguments)
+    if asked.tried and len(asked.only) != 1:
+        parser.error("--try is of one peer: say --only")
     course = lay_out(BASE.model_copy(update={"inputs": asked.inputs}), None)
     for peer in CONTENDERS:
         if isinstance(peer, Peer) and peer.name in asked.only:

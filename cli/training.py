@@ -164,9 +164,12 @@ def _publish(
     if bundle.to is not None:
         return place
     with writing(run.bundle):
+        old = run.path / ".old-bundle"
+        shutil.rmtree(old, ignore_errors=True)
         if run.bundle.exists():  # of an earlier export of the same run
-            shutil.rmtree(run.bundle)
+            run.bundle.rename(old)
         beside.rename(run.bundle)
+        shutil.rmtree(old, ignore_errors=True)
     return Location.parse(str(run.bundle)).child(bundle.name).child(Path(place.root).name)
 
 

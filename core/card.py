@@ -105,7 +105,8 @@ class Normalisation(_Frozen):
         except ValueError:
             raise UsageError(
                 f"{text!r} is not a scale",
-                hint="tf, caffe, torch, none, MEAN,SCALE or MEAN_R,MEAN_G,MEAN_B,SCALE",
+                hint="tf, caffe, torch, none, MEAN,SCALE or MEAN_R,MEAN_G,MEAN_B,SCALE, "
+                "the last with three scales, too",
             ) from None
 
     @property

@@ -90,10 +90,12 @@ def _write(store: Store, bundle: Path, target: Location, written: list[str]) -> 
 
 
 def _take_away(store: Store, bundle: Path, target: Location, written: list[str]) -> None:
-    """Remove what was written; nothing if the claim has gone, for another may have come since,
-    whose files have the same names."""
+    """Remove what was written; nothing if the claim has gone, or another has published since
+    under the same card: the files have the same names."""
     with suppress(MillraceError):
-        if written and _is_ours(store, bundle, target):
+        uploading = written not in ([], [CARD_FILE])
+        by_another = uploading and SAVED_MODEL in _lying(store, target, but=written)
+        if written and _is_ours(store, bundle, target) and not by_another:
             for name in reversed(written):  # the claim goes last
                 with suppress(MillraceError):
                     store.delete(target.prefix + name)
@@ -122,6 +124,7 @@ def _replace(stores: Stores, bundle: Path, target: Location, written: list[str])
         fetch_files(store, target, kept, old.values())
         try:
             _swap(store, target, old.keys() | _names(bundle), bundle)
+            written.clear()  # the claim has become the new version's own card
         except BaseException:
             _put_back(store, target, old, kept)
             raise
@@ -129,11 +132,16 @@ def _replace(stores: Stores, bundle: Path, target: Location, written: list[str])
 
 def _swap(store: Store, target: Location, names: Collection[str], bundle: Path) -> None:
     """Make the files of these names what they are in `bundle`, or gone if it has none; a graph
-    goes away first and comes back last."""
+    goes away first and comes back last, and a claim that is to go stays until then."""
     for name in SAVED_MODELS:
         if name in names:
             store.delete(target.prefix + name)
-    for name in sorted(names, key=lambda name: (name in SAVED_MODELS, name)):
+
+    def late(name: str) -> tuple[bool, bool, str]:
+        claim_goes = name == CARD_FILE and not (bundle / name).is_file()
+        return claim_goes, name in SAVED_MODELS, name
+
+    for name in sorted(names, key=late):
         if (bundle / name).is_file():
             store.put(target.prefix + name, _blocks(bundle / name))
         else:

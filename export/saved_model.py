@@ -19,7 +19,14 @@ from millrace.export.bundle import Destination, export_source
 from millrace.export.check import refuse_disagreement
 from millrace.export.facts import Facts
 from millrace.export.predict import Check
-from millrace.export.session_graph import Ends, SessionGraph, by_operations, by_signature, likely
+from millrace.export.session_graph import (
+    OBJECTS_ALONE,
+    Ends,
+    SessionGraph,
+    by_operations,
+    by_signature,
+    likely,
+)
 from millrace.export.source import Source, Written
 
 
@@ -119,7 +126,7 @@ class SavedModelSource(Source):
             raise ModelError(
                 f"{where} has {len(names)} signatures", hint=f"--signature {' or '.join(names)}"
             )
-        raise ModelError(f"{where} has no signature", hint=likely(graph))
+        raise ModelError(f"{where} has no signature", hint=likely(graph, OBJECTS_ALONE))
 
 
 def _as_binary(path: Path) -> None:

@@ -54,12 +54,12 @@ OBJECTS_ALONE = (
 )
 
 
-def likely(graph: Any) -> str:
+def likely(graph: Any, otherwise: str = "name them with --input-op and --output-op") -> str:
     """The flags that may be meant, for a hint: those that `inspect` would name."""
     graph_def = graph.as_graph_def()
     found = of_operations((), graph_def, Tensors(graph_def))
     if found is None:
-        return OBJECTS_ALONE
+        return otherwise
     inputs, outputs = (
         " or ".join(each.flag for each in ends[:MOST])
         for ends in ((found.input, *found.other_inputs), (found.output, *found.other_outputs))

@@ -109,7 +109,8 @@ def _stands(target: Repository, found: StoredBundle, digest: str) -> bool:
 
 def _first(target: Repository, found: StoredBundle) -> str | None:
     """How to make room for a version, if what stands there is a model's."""
-    if all(shelf.version != found.version for shelf in target.shelves(found.name)):
+    whole = {shelf.version for shelf in target.shelves(found.name) if shelf.complete}
+    if found.version not in whole:
         return None
     ref = ModelRef(found.name, found.version)
     return f"to replace it, first:  millrace models rm {ref} --models {target.location}"

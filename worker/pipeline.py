@@ -134,7 +134,7 @@ class Pipeline:
         for image in images:
             self._budget.acquire()
             size = max(0, image.row.size or 0)
-            expected = size if largest is None or size <= largest else 0
+            expected = size if largest is None or size <= largest else None
             self._fetchers.submit(carried(self._fetch_one), image, expected, fetch, countdown)
         under_way()
         countdown.opened.wait()
@@ -170,8 +170,12 @@ class Pipeline:
         self._fetchers.shutdown()
         self._decoders.shutdown()
 
-    def _fetch_one(self, image: Image, size: int, fetch: Fetch, countdown: _Countdown) -> None:
-        self._encoded.take(size)
+    def _fetch_one(
+        self, image: Image, expected: int | None, fetch: Fetch, countdown: _Countdown
+    ) -> None:
+        if expected is not None:
+            self._encoded.take(expected)
+        size = expected or 0
         started = time.perf_counter()
         try:
             data = fetch(image.row)

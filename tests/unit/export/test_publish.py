@@ -44,12 +44,17 @@ def write_bundle(path: Path, *, weights: bytes = b"weights", labels: str | None 
 
 
 class Watched(Store):
-    """A real store, and what happens before each write of it, and after."""
+    """A real store, and what happens before each write of it, and after, and before a delete."""
 
     def __init__(
-        self, store: Store, before_write: Callable[[str], None], after_write: Callable[[str], None]
+        self,
+        store: Store,
+        before_write: Callable[[str], None],
+        after_write: Callable[[str], None],
+        before_delete: Callable[[str], None],
     ) -> None:
         self._store, self._before_write, self._after_write = store, before_write, after_write
+        self._before_delete = before_delete
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         return self._store.list(prefix, after=after)
@@ -73,6 +78,7 @@ class Watched(Store):
         self._store.create(key, data)
 
     def delete(self, key: str) -> None:
+        self._before_delete(key)
         self._store.delete(key)
 
 
@@ -83,12 +89,13 @@ class WatchedStores(Stores):
         self,
         before_write: Callable[[str], None] = lambda key: None,
         after_write: Callable[[str], None] = lambda key: None,
+        before_delete: Callable[[str], None] = lambda key: None,
     ) -> None:
         super().__init__(Settings.load())
-        self._before_write, self._after_write = before_write, after_write
+        self._watching = before_write, after_write, before_delete
 
     def open(self, location: Location) -> Store:
-        return Watched(super().open(location), self._before_write, self._after_write)
+        return Watched(super().open(location), *self._watching)
 
 
 @pytest.fixture
@@ -569,3 +576,33 @@ def test_whoever_claimed_a_version_since_keeps_every_file(
     theirs = content(stores, place)
     theirs.pop("variables/variables.index")  # which the first may have overwritten by then
     assert all((other / name).read_bytes() == data for name, data in theirs.items())
+
+
+def test_the_same_bundle_published_twice_at_once_stays_whole(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    """The cards are equal: whose claim it is, only what was written since can tell."""
+
+    def come_between(key: str) -> None:
+        if key.endswith("variables.index"):
+            remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
+            publish(stores, bundle, place)
+            raise StorageUnavailable("the line was cut")
+
+    with pytest.raises(StorageUnavailable, match="the line was cut"):
+        publish(WatchedStores(come_between), bundle, place)
+    assert names(stores, place) == FILES
+
+
+def test_a_version_without_a_card_keeps_the_new_one_when_the_mark_cannot_be_removed(
+    stores: Stores, place: Location, bundle: Path
+) -> None:
+    stores.open(place).put(place.prefix + "saved_model.pb", [b"of others"])
+
+    def fail(key: str) -> None:
+        if key.endswith(".replacing"):
+            raise StorageUnavailable("the line was cut")
+
+    with pytest.raises(StorageUnavailable):
+        publish(WatchedStores(before_delete=fail), bundle, place, force=True)
+    assert names(stores, place) == FILES
