@@ -12,7 +12,7 @@ LONGEST = 300
 _WHERE = (
     *("Graph execution error:", "Detected at node", "Node: "),
     *("Exception from", "Check ", "FrontEnd", "While validating node", "Shape inference input"),
-    *("Model wasn't fully converted", "-- "),
+    *("Model wasn't fully converted", "Summary:", "-- Conversion is failed for"),
 )
 """How lines begin that tell where it happened, and not what."""
 
@@ -34,5 +34,9 @@ def as_model_errors(what: str, hint: str | None = None) -> Iterator[None]:
 def telling_line(error: Exception) -> str:
     """The line of an error that says something, or else the error's type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_WHERE)]
+    telling = [
+        line
+        for line in lines
+        if not line.startswith(_WHERE) and not line.endswith("with a message:")
+    ]
     return (telling or lines or [type(error).__name__])[0][:LONGEST]

@@ -40,6 +40,8 @@ class OpenVINOModel(Predictor):
         self._loaded = False
         if tuning.wants_gpu:
             raise ModelError("OpenVINO is used on CPUs here", hint="--engine tensorflow for a GPU")
+        if tuning.xla:
+            raise ModelError("XLA is TensorFlow's", hint="--engine tensorflow, or leave out --xla")
         # OpenVINO gives the thread that compiles a stack for signal handlers, and takes its memory
         # back with the model: where signals are handled the next one would end the process.
         refusal = as_model_errors(

@@ -23,6 +23,13 @@ Summary:
 -- Conversion is failed for: VariableV2
 """
 
+WITHOUT_RULE = """Exception from src/inference/src/cpp/core.cpp:84:
+FrontEnd API failed with OpConversionFailure:
+Model wasn't fully converted.
+Summary:
+-- No conversion rule found for operations: WriteFile
+"""
+
 TRUNCATED = """Graph execution error:
 
 Detected at node 'save/RestoreV2' defined at (most recent call last):
@@ -36,6 +43,7 @@ Read less bytes than requested
     ("text", "said"),
     [
         (UNCONVERTED, "Variable or resource `t0` is not initialized, model is inconsistent"),
+        (WITHOUT_RULE, "-- No conversion rule found for operations: WriteFile"),
         (TRUNCATED, "Read less bytes than requested"),
         (OPENVINO, "[TensorFlow Frontend] no conversion rule for NonMax"),
         ("Graph execution error:\n\n  Table not initialized.\n", "Table not initialized."),

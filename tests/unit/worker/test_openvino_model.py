@@ -12,7 +12,7 @@ import pytest
 
 from millrace.core.errors import ModelError
 from millrace.worker.openvino_model import OpenVINOModel
-from millrace.worker.tuning import Precision, Tuning
+from millrace.worker.tuning import EngineName, Precision, Tuning
 from tests.support import capture_logs, random_pixels
 from tests.unit.worker.saved_models import ALONE, CLASSES, FORMS, SIDE, SavedModel, Workshop
 
@@ -160,3 +160,18 @@ def test_signals_are_handled_in_memory_that_outlives_the_model(made: Workshop) -
     command = [sys.executable, "-c", SIGNAL_STACK, str(model.path), model.card.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        (Tuning(engine=EngineName.OPENVINO, xla=True), "XLA is TensorFlow's"),
+        (Tuning(engine=EngineName.OPENVINO, device="gpu"), "on CPUs here"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_and_not_passed_over(
+    tuning: Tuning, words: str, made: Workshop
+) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        OpenVINOModel(made("scaled_by_tf").bundle(), tuning)
+    assert "--engine tensorflow" in (caught.value.hint or "")
