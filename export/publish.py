@@ -93,7 +93,7 @@ def _take_away(store: Store, bundle: Path, target: Location, written: list[str])
     """Remove what was written; nothing if the claim has gone, or another has published since
     under the same card: the files have the same names."""
     with suppress(MillraceError):
-        uploading = written not in ([], [CARD_FILE])
+        uploading = len(written) > 1  # more than the claim
         by_another = uploading and SAVED_MODEL in _lying(store, target, but=written)
         if written and _is_ours(store, bundle, target) and not by_another:
             for name in reversed(written):  # the claim goes last
@@ -159,8 +159,7 @@ def _put_back(store: Store, target: Location, old: dict[str, ObjectInfo], kept: 
         same = {name for name, item in now.items() if item == old.get(name) and item.etag}
         _swap(store, target, (old.keys() | now.keys()) - same, kept)
     except BaseException as error:  # a second signal, too
-        home, version = _split(target)
-        repository, name = _split(home)
+        repository, name, version = _address(target)
         back = f"copy them to {target}"
         if CARD_FILE in old:
             back = f"millrace models push {name}:{version} --from {kept.parents[1]}"
@@ -175,11 +174,11 @@ def _put_back(store: Store, target: Location, old: dict[str, ObjectInfo], kept: 
 def _kept(target: Location) -> Iterator[Path]:
     """A directory of this machine for the old files: a version in a repository of its own, which
     stays if they could not be put back."""
-    home, version = _split(target)
+    _, name, version = _address(target)
     with writing(Path("a temporary directory")):
         repository = Path(tempfile.mkdtemp(prefix="millrace-old-"))
     try:
-        yield repository / _split(home)[1] / version
+        yield repository / name / version
     except _NotPutBack:
         raise
     except BaseException:
@@ -218,12 +217,18 @@ def _split(target: Location) -> tuple[Location, str]:
     return Location(target.scheme, target.root, f"{parent}/" if parent else ""), name
 
 
+def _address(target: Location) -> tuple[Location, str, str]:
+    """The repository a version lies in, its model's name and its own."""
+    home, version = _split(target)
+    repository, name = _split(home)
+    return repository, name, version
+
+
 def _how_to_remove(target: Location, names: Collection[str]) -> str:
     """What takes these files away from a version's place."""
     if names and not any(is_of_a_model(name) for name in names):
         return f"no file of a model lies there: remove {target}/{min(names)}"
-    home, version = _split(target)
-    repository, name = _split(home)
+    repository, name, version = _address(target)
     return f"if nobody is at it:  millrace models rm {name}:{version} --models {repository}"
 
 

@@ -34,8 +34,20 @@ def by_operations(graph: Any, where: str, input_op: str | None, output_op: str |
     return Ends(_tensor(graph, where, input_op), _tensor(graph, where, output_op))
 
 
-def by_signature(meta: Any, where: str, name: str) -> Ends:
-    """The ends a signature names. Raises ModelError if it has not one of each."""
+def signatures(meta: Any) -> list[str]:
+    """The names of a graph's signatures, but for those of TensorFlow's own."""
+    return sorted(name for name in meta.signature_def if not name.startswith("__"))
+
+
+def by_signature(graph: Any, meta: Any, where: str, name: str) -> Ends:
+    """The ends a signature names. Raises ModelError with those there are if there is no such
+    one, and if it has not one of each."""
+    names = signatures(meta)
+    if name not in names:
+        raise ModelError(
+            f"{where} has no signature {name!r}",
+            hint=f"it has {', '.join(names)}" if names else likely(graph),
+        )
     signature = meta.signature_def[name]
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         inputs, outputs = len(signature.inputs), len(signature.outputs)
