@@ -90,8 +90,12 @@ def _write(store: Store, bundle: Path, target: Location, written: list[str]) -> 
 
 
 def _take_away(store: Store, bundle: Path, target: Location, written: list[str]) -> None:
-    """Remove what was written; nothing if the claim has gone, or another has published since
-    under the same card: the files have the same names."""
+    """Remove what was written; nothing if the claim has gone, for another may have come since,
+    whose files have the same names.
+
+    Whose claim it is, the card's bytes tell. Two who publish the same bundle cannot be told apart
+    by them; only where a graph lies that was not ours to write yet, the other one is known.
+    """
     with suppress(MillraceError):
         uploading = len(written) > 1  # more than the claim
         by_another = uploading and SAVED_MODEL in _lying(store, target, but=written)

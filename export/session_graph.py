@@ -16,6 +16,11 @@ from millrace.export.inspect_tensors import Tensors
 
 MANY = "name one of each with --input-op and --output-op"
 
+OBJECTS_ALONE = (
+    "nothing a session can feed: no signature, and no placeholder of numbers; "
+    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Ends:
@@ -46,7 +51,7 @@ def by_signature(graph: Any, meta: Any, where: str, name: str) -> Ends:
     if name not in names:
         raise ModelError(
             f"{where} has no signature {name!r}",
-            hint=f"it has {', '.join(names)}" if names else likely(graph),
+            hint=f"it has {', '.join(names)}" if names else likely(graph, OBJECTS_ALONE),
         )
     signature = meta.signature_def[name]
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
@@ -58,12 +63,6 @@ def by_signature(graph: Any, meta: Any, where: str, name: str) -> Ends:
         )
     (given,), (answered,) = signature.inputs.values(), signature.outputs.values()
     return Ends(given.name, answered.name, name)
-
-
-OBJECTS_ALONE = (
-    "nothing a session can feed: no signature, and no placeholder of numbers; "
-    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
-)
 
 
 def likely(graph: Any, otherwise: str = "name them with --input-op and --output-op") -> str:
