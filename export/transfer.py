@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
-from millrace.core.card import CARD_FILE
 from millrace.core.disk import scratch
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, Shelved, StoredBundle
 from millrace.core.storage import Location, Stores
+from millrace.export.claim import claimed
 from millrace.export.publish import publish
 
 
@@ -52,16 +52,18 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
 def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
     """Remove one version, also one that was left unfinished; returns how many objects.
 
-    First what makes it a model, so that nobody finds half of one; last the card, which keeps
-    the version's place. Raises as `removable` does, and the store's errors.
+    First what makes it a model, so that nobody finds half of one. Whoever is publishing it loses
+    the claim, and nobody gets it before all is gone. Raises as `removable` does, and the store's
+    errors.
     """
     shelf = removable(ref, repository)
     place = repository.location.child(shelf.name).child(shelf.version)
     store = stores.open(place)
-    for name in SAVED_MODELS:
-        store.delete(place.prefix + name)
-    store.delete_all(place.prefix, last=place.prefix + CARD_FILE)
-    return len(shelf.files)
+    with claimed(stores, place, from_others=True):
+        for name in SAVED_MODELS:
+            store.delete(place.prefix + name)
+        store.delete_all(place.prefix)
+    return len(shelf.files) + shelf.claimed
 
 
 def removable(ref: ModelRef, repository: Repository) -> Shelved:
