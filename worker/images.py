@@ -24,7 +24,7 @@ FORMATS = (
 )  # fmt: skip
 """What is decoded. Left out: formats that run other programs (EPS) or only wrap others."""
 
-REDUCING_GAP = 2.0
+REDUCING_GAP = 3.0
 """How much larger than the input a picture is left by the coarse steps before the last resize.
 Less would change answers more than rounding does; docs/performance.md tells what was measured."""
 
