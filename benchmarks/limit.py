@@ -94,12 +94,16 @@ def _meet_at(barrier: Barrier) -> None:
 
 
 def _one_core(asked: argparse.Namespace) -> tuple[float, ...]:
-    """What each process does. If one fails, nobody waits for it."""
+    """What each process does. If one fails, nobody waits for it. Raises NotMeasured, for not
+    every error reads back from another process, and BrokenBarrierError if another failed."""
     try:
         return _measured(asked, _together)
-    except Exception:
-        _together.abort()
+    except BrokenBarrierError:
         raise
+    except Exception as error:
+        _together.abort()
+        known = isinstance(error, NotMeasured)
+        raise NotMeasured(str(error) if known else f"{type(error).__name__}: {error}") from None
 
 
 def on_all_cores(asked: argparse.Namespace) -> list[tuple[float, ...]]:
@@ -112,7 +116,8 @@ def on_all_cores(asked: argparse.Namespace) -> list[tuple[float, ...]]:
     # The others tell only that one did not come to where they meet.
     errors.sort(key=lambda error: isinstance(error, BrokenBarrierError))
     if errors:
-        raise NotMeasured(f"{type(errors[0]).__name__}: {errors[0]}")
+        first = errors[0]
+        raise first if isinstance(first, NotMeasured) else NotMeasured(f"{first!r}")
     return [each.result() for each in crew]
 
 

@@ -44,6 +44,8 @@ class Listed:
     name: str
     version: str
     bytes: int
+    claimed: bool
+    """Somebody publishes, replaces or removes it, or was killed at that."""
     task: str | None = None
     input: str | None = None
     labels: int | None = None
@@ -95,6 +97,14 @@ def push(
 @command
 def rm(
     model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version to remove.")],
+    claim: Annotated[
+        bool,
+        typer.Option(
+            "--claim",
+            envvar="MILLRACE_CLAIM",
+            help="Remove only the claim of a publisher who was killed.",
+        ),
+    ] = False,
     yes: o.Yes = False,
     models: o.Models = None,
     as_json: o.AsJson = False,
@@ -108,10 +118,15 @@ def rm(
     stores, repository = _repository(models)
     shelf = transfer.removable(ref, repository)
     if not yes:
-        unfinished = "" if shelf.complete else ", which is unfinished: is nobody publishing it now"
-        question = f"Remove {ref} from {repository.location}{unfinished}?"
-        confirm(question, otherwise="nothing was removed")
-    removed = transfer.remove(stores, ref, repository)
+        what = f"the claim to {ref} in" if claim else f"{ref} from"
+        busy = shelf.claimed or not shelf.complete
+        doubt = ": is nobody publishing, replacing or removing it now" if busy else ""
+        confirm(f"Remove {what} {repository.location}{doubt}?", otherwise="nothing was removed")
+    if claim:
+        transfer.remove_claim(stores, ref, repository)
+        removed = 1
+    else:
+        removed = transfer.remove(stores, ref, repository)
     if as_json:
         print_json({"name": ref.name, "version": ref.version, "objects_removed": removed})
     else:
@@ -188,7 +203,7 @@ def _listed(repository: Repository) -> list[Listed]:
         except MillraceError as error:
             place = repository.location.child(shelf.name).child(shelf.version)
             facts = {"problem": error.message.replace(f"{place}/", "")}
-        return Listed(shelf.name, shelf.version, shelf.bytes, **facts)
+        return Listed(shelf.name, shelf.version, shelf.bytes, shelf.claimed, **facts)
 
     with ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="card") as pool:
         return [*pool.map(listed, repository.shelves())]
@@ -224,5 +239,6 @@ def _show(rows: list[Listed]) -> None:
         told = (row.task or "", row.input or "", "" if row.labels is None else f"{row.labels:,}")
         digest = (row.digest or "-").removeprefix("sha256:")[:12]
         last = f"[red]{escape(row.problem)}[/]" if row.problem else digest
+        last += "  [yellow]claimed[/]" if row.claimed else ""
         table.add_row(f"{row.name}:{row.version}", *told, shown_bytes(row.bytes), last)
     print_table(table if rows else "no models")

@@ -1,4 +1,4 @@
-"""The files at a version's place in a repository, named as they are in a bundle."""
+"""A version's place in a repository: its files, named as in a bundle, and the claim to them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from millrace.core.errors import ObjectNotFound
 from millrace.core.storage import Location, ObjectInfo, Stores
 from millrace.core.storage.base import BLOCK_BYTES
+from millrace.export.claim import Claim
 
 
 class Place:
-    """Where a version lies. Raises the store's errors."""
+    """Where a version lies. Raises the store's errors; `put` and `delete` raise Conflict if the
+    claim is not ours any more."""
 
     def __init__(self, stores: Stores, location: Location) -> None:
         self.location = location
         self.store = stores.open(location)
+        self.claim = Claim(stores, location)
 
     def files(self) -> dict[str, ObjectInfo]:
         """What lies there, by name."""
@@ -29,9 +32,11 @@ class Place:
 
     def put(self, folder: Path, name: str) -> None:
         """Write one file as it is in `folder`."""
+        self.claim.check()
         self.store.put(self.location.prefix + name, _blocks(folder / name))
 
     def delete(self, name: str) -> None:
+        self.claim.check()
         self.store.delete(self.location.prefix + name)
 
 

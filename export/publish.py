@@ -10,7 +10,6 @@ from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS
 from millrace.core.errors import Conflict, MillraceError
 from millrace.core.repository import is_of_a_model
 from millrace.core.storage import Location, Stores
-from millrace.export.claim import Claim, claimed, how_to_remove
 from millrace.export.place import Place, names
 from millrace.export.replace import replace
 
@@ -30,16 +29,16 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
     place = Place(stores, target)
     if not force and not place.files().keys().isdisjoint(SAVED_MODELS):
         raise stands_already(target)  # also where nothing may be written
-    with claimed(stores, target) as claim:
+    with place.claim.held():
         standing = place.files()
         if not standing:
-            _write(bundle, place, claim)
+            _write(bundle, place)
         elif standing.keys().isdisjoint(SAVED_MODELS):
-            raise _in_the_way(target, standing)
+            raise _in_the_way(place, standing)
         elif not force:
             raise stands_already(target)
         else:
-            replace(bundle, place, standing, claim)
+            replace(bundle, place, standing)
 
 
 def stands_already(target: Location) -> Conflict:
@@ -47,32 +46,30 @@ def stands_already(target: Location) -> Conflict:
     return Conflict(f"{target} stands already", hint=OTHERWISE)
 
 
-def _in_the_way(target: Location, names: Collection[str]) -> Conflict:
+def _in_the_way(place: Place, names: Collection[str]) -> Conflict:
     """What is raised where files lie and no model stands."""
     if any(is_of_a_model(name) for name in names):
         return Conflict(
-            f"{target} was left unfinished",
-            hint=f"publish under the next version; {how_to_remove(target)}",
+            f"{place.location} was left unfinished",
+            hint="publish under the next version; if nobody is at it:"
+            f"  {place.claim.address.removal()}",
         )
     return Conflict(
-        f"{target} is not empty",
-        hint=f"no file of a model lies there: remove {target}/{min(names)}",
+        f"{place.location} is not empty",
+        hint=f"no file of a model lies there: remove {place.location}/{min(names)}",
     )
 
 
-def _write(bundle: Path, place: Place, claim: Claim) -> None:
+def _write(bundle: Path, place: Place) -> None:
     """Upload to an empty place; what was written is taken away again if that fails."""
     written: list[str] = []
     try:
         for name in sorted(names(bundle), key=lambda name: (name == SAVED_MODEL, name)):
-            if name == SAVED_MODEL:
-                claim.check()
             written.append(name)  # before it is: one that is cut short may have been carried out
             place.put(bundle, name)
+        place.claim.check()  # or a part of it may have been removed
     except BaseException:
-        with suppress(MillraceError):
-            if claim.stands():  # or else the files of these names are another's
-                for name in reversed(written):
-                    with suppress(MillraceError):
-                        place.delete(name)
+        for name in reversed(written):
+            with suppress(MillraceError):
+                place.delete(name)
         raise

@@ -8,17 +8,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from millrace.core.bundle import SAVED_MODELS
-from millrace.core.card import CARD_FILE
+from millrace.core.bundle import SAVED_MODELS, compute_digest, read_bundle
 from millrace.core.disk import writing
-from millrace.core.errors import StorageUnavailable
+from millrace.core.errors import Conflict, MillraceError, StorageUnavailable
 from millrace.core.repository import fetch_files
-from millrace.core.storage import Location, ObjectInfo
-from millrace.export.claim import Claim, how_to_remove
+from millrace.core.storage import ObjectInfo
 from millrace.export.place import Place, names
 
 
-def replace(bundle: Path, place: Place, old: dict[str, ObjectInfo], claim: Claim) -> None:
+def replace(bundle: Path, place: Place, old: dict[str, ObjectInfo]) -> None:
     """Make a version, whose files are `old`, what `bundle` is.
 
     No store changes several objects at once, so the version is gone from the repository from
@@ -27,16 +25,16 @@ def replace(bundle: Path, place: Place, old: dict[str, ObjectInfo], claim: Claim
     fails, the old files are put back; if that fails as well, they are kept on this machine.
     Raises Conflict if the claim is taken away meanwhile, and the store's errors.
     """
-    with _kept(place.location) as kept:
+    with _kept(place) as kept:
         fetch_files(place.store, place.location, kept, old.values())
         try:
-            _swap(place, old.keys() | names(bundle), bundle, claim)
+            _swap(place, old.keys() | names(bundle), bundle)
         except BaseException:
-            _put_back(place, old, kept, claim)
+            _put_back(place, old, kept)
             raise
 
 
-def _swap(place: Place, changed: Collection[str], folder: Path, claim: Claim) -> None:
+def _swap(place: Place, changed: Collection[str], folder: Path) -> None:
     """Make the files of these names what they are in `folder`, or gone if it has none; a graph
     goes away first and comes back last."""
     for name in SAVED_MODELS:
@@ -44,58 +42,62 @@ def _swap(place: Place, changed: Collection[str], folder: Path, claim: Claim) ->
             place.delete(name)
     for name in sorted(changed, key=lambda name: (name in SAVED_MODELS, name)):
         if (folder / name).is_file():
-            if name in SAVED_MODELS:
-                claim.check()
             place.put(folder, name)
         elif name not in SAVED_MODELS:
             place.delete(name)
+    place.claim.check()  # or a part of it may have been removed
+
+
+class _TakenOver(Conflict):
+    """Another has the place, and the old files are on this machine alone."""
 
 
 class _NotPutBack(StorageUnavailable):
     """The old files are on this machine alone."""
 
 
-def _put_back(place: Place, old: dict[str, ObjectInfo], kept: Path, claim: Claim) -> None:
-    """Undo what was changed, and no more: a full disk has no room for the others again. Nothing
-    if the claim has gone: whoever took it removed the version."""
+def _put_back(place: Place, old: dict[str, ObjectInfo], kept: Path) -> None:
+    """Undo what was changed, and no more: a full disk has no room for the others again."""
+    where = f"its old files are kept in {kept}"
     try:
-        if not claim.stands():
-            return
         now = place.files()
         same = {name for name, item in now.items() if item == old.get(name) and item.etag}
-        _swap(place, (old.keys() | now.keys()) - same, kept, claim)
+        _swap(place, (old.keys() | now.keys()) - same, kept)
+    except Conflict as error:
+        raise _TakenOver(error.message, hint=f"{where}; {error.hint}") from error
     except BaseException as error:  # a second signal, too
-        repository, name, version = _address(place.location)
-        back = f"copy them to {place.location}"
-        if CARD_FILE in old:
-            back = f"millrace models push {name}:{version} --from {kept.parents[1]}"
-            back += f" --to {repository}"
+        address = place.claim.address
+        back = f"copy them to {address.location}"
+        if _is_whole(kept):
+            back = address.push(kept.parents[1])
         raise _NotPutBack(
-            f"{place.location} could be neither replaced nor put back:"
+            f"{address.location} could be neither replaced nor put back:"
             f" {str(error) or 'interrupted'}",
-            hint=f"its old files are kept in {kept}; {how_to_remove(place.location)}, then  {back}",
+            hint=f"{where}; if files are left there:  {address.removal()};  then  {back}",
         ) from error
 
 
-@contextmanager
-def _kept(target: Location) -> Iterator[Path]:
-    """A directory of this machine for the old files: a version in a repository of its own, which
-    stays if they could not be put back."""
-    _, name, version = _address(target)
-    with writing(Path("a temporary directory")):
-        repository = Path(tempfile.mkdtemp(prefix="millrace-old-"))
+def _is_whole(kept: Path) -> bool:
+    """Whether it is a bundle that may be pushed."""
     try:
-        yield repository / name / version
-    except _NotPutBack:
+        card = read_bundle(kept).card
+        return card.digest in (None, compute_digest(kept, card))
+    except MillraceError:
+        return False
+
+
+@contextmanager
+def _kept(place: Place) -> Iterator[Path]:
+    """A directory of this machine for the old files: a version in a repository of its own, which
+    stays if they could not be put back. One who is killed leaves it, named as the claim is."""
+    repository = Path(tempfile.gettempdir()) / f"millrace-old-{place.claim.token}"
+    with writing(repository):
+        repository.mkdir(mode=0o700)
+    try:
+        yield repository / place.claim.address.name / place.claim.address.version
+    except (_TakenOver, _NotPutBack):
         raise
     except BaseException:
         shutil.rmtree(repository, ignore_errors=True)
         raise
     shutil.rmtree(repository, ignore_errors=True)
-
-
-def _address(target: Location) -> tuple[Location, str, str]:
-    """The repository a version lies in, its model's name and its own."""
-    home, version = target.split()
-    repository, name = home.split()
-    return repository, name, version

@@ -11,7 +11,7 @@ from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, Shelved, StoredBundle
 from millrace.core.storage import Location, Stores
-from millrace.export.claim import claimed
+from millrace.export.place import Place
 from millrace.export.publish import publish
 
 
@@ -53,17 +53,33 @@ def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
     """Remove one version, also one that was left unfinished; returns how many objects.
 
     First what makes it a model, so that nobody finds half of one. Whoever is publishing it loses
-    the claim, and nobody gets it before all is gone. Raises as `removable` does, and the store's
-    errors.
+    the claim, and nobody gets it before all is gone. Raises as `removable` does, Conflict if
+    another begins to remove it, and the store's errors; the same again removes the rest.
     """
-    shelf = removable(ref, repository)
-    place = repository.location.child(shelf.name).child(shelf.version)
-    store = stores.open(place)
-    with claimed(stores, place, from_others=True):
-        for name in SAVED_MODELS:
-            store.delete(place.prefix + name)
-        store.delete_all(place.prefix)
-    return len(shelf.files) + shelf.claimed
+    claimed = removable(ref, repository).claimed
+    place = _place(stores, ref, repository)
+    with place.claim.seized():
+        found = [item.key for item in removable(ref, repository).files]
+        for name in sorted(found, key=lambda name: name not in SAVED_MODELS):
+            place.delete(name)
+        place.store.tidy(place.location.prefix)
+    return len(found) + claimed
+
+
+def remove_claim(stores: Stores, ref: ModelRef, repository: Repository) -> None:
+    """Remove the claim to a version that was left by who was killed, and leave what lies there.
+
+    Whoever is at it after all ends in a Conflict. Raises as `remove` does, and ModelNotFound if
+    there is no claim.
+    """
+    if not removable(ref, repository).claimed:
+        raise ModelNotFound(f"nobody claims {ref} in {repository.location}")
+    with _place(stores, ref, repository).claim.seized():
+        pass
+
+
+def _place(stores: Stores, ref: ModelRef, repository: Repository) -> Place:
+    return Place(stores, repository.location.child(ref.name).child(ref.version or ""))
 
 
 def removable(ref: ModelRef, repository: Repository) -> Shelved:

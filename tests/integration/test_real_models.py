@@ -100,7 +100,9 @@ def enlarged(real: Path) -> tuple[Pixels, Pixels]:
     card = bundle(real, next(iter(MOBILENET)), 224, "tf", signature="serving_default").card
     decoders = [ImageDecoder(card, max_pixels=MAX_PIXELS, exact=exact) for exact in (True, False)]
     pixels: list[list[npt.NDArray[np.uint8]]] = [[], []]
-    for file, shorter in product(sorted((real / "images").glob("*.[jJ][pP]*[gG]")), (1400, 1800, 2400, 4000)):
+    for file, shorter in product(
+        sorted((real / "images").glob("*.[jJ][pP]*[gG]")), (1400, 1800, 2400, 4000)
+    ):
         with Image.open(file) as opened:
             photograph = opened.convert("RGB")
         ratio = shorter / min(photograph.size)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.errors import Conflict, StorageUnavailable
+from millrace.core.errors import Conflict, ModelNotFound, StorageUnavailable
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, claim_name
 from millrace.core.storage import Location, Stores
 from millrace.export.publish import publish
-from millrace.export.transfer import remove
+from millrace.export.transfer import remove, remove_claim
 from tests.unit.export.publishing import (
     FILES,
     WatchedStores,
@@ -24,6 +24,8 @@ from tests.unit.export.publishing import (
     replacement,
     write_bundle,
 )
+
+TINY = ModelRef("tiny", "1")
 
 
 @pytest.mark.parametrize("library", ["file"], indirect=True)
@@ -72,93 +74,119 @@ def test_whose_claim_was_removed_publishes_nothing(
 ) -> None:
     def remove_the_claim(key: str) -> None:
         if key.endswith("variables.data"):
-            home, version = place.split()
-            stores.open(home).delete(home.prefix + claim_name(version))
+            remove_claim(stores, TINY, Repository(stores, library))
 
-    with pytest.raises(Conflict, match="was removed while"):
+    with pytest.raises(Conflict, match="taken over"):
         publish(WatchedStores(remove_the_claim), bundle, place)
     assert "saved_model.pb" not in names(stores, place)
-    remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
+    remove(stores, TINY, Repository(stores, library))
     assert names_or_none(stores, place) == []
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_whoever_claimed_a_version_since_keeps_every_file(
-    broken: bool, stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
+def test_a_version_that_is_removed_while_its_graph_is_written_is_not_published(
+    stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
-    """The claim is removed and another publishes, whole, while the first is at its last file but
-    the graph, or fails there."""
-    other = write_bundle(tmp_path / "other", weights=b"other")
+    def come(key: str) -> None:
+        if key.endswith("saved_model.pb"):
+            remove(stores, TINY, Repository(stores, library))
+
+    with pytest.raises(Conflict, match="taken over"):
+        publish(WatchedStores(come), bundle, place)
+    remove(stores, TINY, Repository(stores, library))
+    assert names_or_none(stores, place) == []
+
+
+@pytest.mark.parametrize("library", ["file"], indirect=True)
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("at", FILES)
+def test_whoever_claimed_a_version_since_keeps_every_other_file(
+    at: str,
+    force: bool,
+    same: bool,
+    cut: bool,
+    stores: Stores,
+    library: Location,
+    place: Location,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    """The version is removed and another publishes, whole, while the first writes one file, or
+    fails there. That one file alone may be the first's."""
+    theirs = bundle if same else write_bundle(tmp_path / "theirs", weights=b"others")
+    if force:
+        publish(stores, write_bundle(tmp_path / "old", weights=b"old"), place)
+    came = threading.Event()
 
     def come_between(key: str) -> None:
-        if key.endswith("variables.index"):
-            remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
-            publish(stores, other, place)
-            if broken:
+        if key.endswith(at) and not came.is_set():
+            came.set()
+            remove(stores, TINY, Repository(stores, library))
+            publish(stores, theirs, place)
+            if cut:
                 raise StorageUnavailable("the line was cut")
 
-    with pytest.raises(StorageUnavailable if broken else Conflict):
-        publish(WatchedStores(come_between), bundle, place)
-    assert names(stores, place) == FILES
-    theirs = content(stores, place)
-    theirs.pop("variables/variables.index")  # which the first may have overwritten by then
-    assert all((other / name).read_bytes() == data for name, data in theirs.items())
+    with pytest.raises((StorageUnavailable, Conflict)):
+        publish(WatchedStores(come_between), bundle, place, force=force)
+    found, whole = content(stores, place), content(stores, Location.parse(str(theirs)))
+    assert found.keys() == whole.keys()
+    assert {name for name in whole if found[name] != whole[name]} <= (
+        {at} - ({at} if cut else set())
+    )
 
 
-@pytest.mark.parametrize("at", ["variables.index", "saved_model.pb"])
-def test_the_same_bundle_published_twice_at_once_stays_whole(
+@pytest.mark.parametrize("at", ["saved_model.pb", "variables.index"])
+def test_whoever_published_since_keeps_what_one_who_replaces_would_delete(
     at: str, stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
 ) -> None:
-    """Their files are equal, and their claims are not."""
+    publish(stores, bundle, place)
+    theirs = write_bundle(tmp_path / "theirs", weights=b"others")
+    came = threading.Event()
 
     def come_between(key: str) -> None:
-        if key.endswith(at):
-            remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
-            publish(stores, bundle, place)
-            raise StorageUnavailable("the line was cut")
+        if not key.endswith(".claim") and not came.is_set():
+            came.set()
+            remove(stores, TINY, Repository(stores, library))
+            publish(stores, theirs, place)
 
-    with pytest.raises(StorageUnavailable, match="the line was cut"):
-        publish(WatchedStores(come_between), bundle, place)
-    assert is_whole(local_copy(stores, place, tmp_path / "copy"))
+    with pytest.raises(Conflict, match="taken over") as caught:
+        publish(WatchedStores(before_delete=come_between), replacement(tmp_path), place, force=True)
+    assert "its old files are kept in" in (caught.value.hint or "")
+    found, whole = content(stores, place), content(stores, Location.parse(str(theirs)))
+    assert {name for name in whole if found.get(name) != whole[name]} <= {"saved_model.pb"}
 
 
-@pytest.mark.parametrize("at", ["variables.index", "saved_model.pb"])
-def test_who_removed_what_is_being_replaced_and_published_since_keeps_every_file(
-    at: str, stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("force", [False, True])
+def test_a_version_stands_when_its_claim_cannot_be_removed(
+    force: bool,
+    stores: Stores,
+    library: Location,
+    place: Location,
+    bundle: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nor does the old version come back on top of it."""
-    publish(stores, bundle, place)
-    other = write_bundle(tmp_path / "other", weights=b"other")
-
-    def come_between(key: str) -> None:
-        if key.endswith(at):
-            remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
-            publish(stores, other, place)
-            raise StorageUnavailable("the line was cut")
-
-    with pytest.raises(StorageUnavailable, match="the line was cut"):
-        publish(WatchedStores(come_between), replacement(tmp_path), place, force=True)
-    assert content(stores, place) == content(stores, Location.parse(str(other)))
-
-
-def test_a_replaced_version_stands_when_its_claim_cannot_be_removed(
-    stores: Stores, library: Location, place: Location, bundle: Path, tmp_path: Path
-) -> None:
-    publish(stores, bundle, place)
+    if force:
+        publish(stores, replacement(tmp_path), place)
 
     def fail(key: str) -> None:
         if key.endswith(".claim"):
-            raise StorageUnavailable("the line was cut")
+            raise StorageUnavailable("nothing may be deleted")
 
-    with pytest.raises(StorageUnavailable):
-        publish(WatchedStores(before_delete=fail), replacement(tmp_path), place, force=True)
+    publish(WatchedStores(before_delete=fail), bundle, place, force=force)
+    assert "a claim could not be removed" in caplog.text
     assert is_whole(local_copy(stores, place, tmp_path / "copy"))
-    with pytest.raises(Conflict, match="is being published") as caught:
+    with pytest.raises(Conflict, match=r"is being published by process \d+ on") as caught:
         publish(stores, bundle, place, force=True)
-    # What the hint says makes room.
-    assert f"millrace models rm tiny:1 --models {library.uri}" in (caught.value.hint or "")
-    remove(stores, ModelRef("tiny", "1"), Repository(stores, library))
-    publish(stores, bundle, place)
+    # What the hint says makes room, and leaves the version that stands until then.
+    hint = f"millrace models rm tiny:1 --claim --models {library.uri}"
+    assert hint in (caught.value.hint or "")
+    remove_claim(stores, TINY, Repository(stores, library))
+    assert names(stores, place) == FILES
+    publish(stores, bundle, place, force=True)
+    with pytest.raises(ModelNotFound, match="nobody claims"):
+        remove_claim(stores, TINY, Repository(stores, library))
 
 
 def test_a_claim_alone_is_removed_as_an_unfinished_version_is(
@@ -169,7 +197,7 @@ def test_a_claim_alone_is_removed_as_an_unfinished_version_is(
     stores.open(home).put(home.prefix + claim_name(version), [b"of one who was killed"])
     with pytest.raises(Conflict, match="left unfinished"):
         publish(stores, bundle, place)
-    assert remove(stores, ModelRef("tiny", "1"), Repository(stores, library)) == 1
+    assert remove(stores, TINY, Repository(stores, library)) == 1
     publish(stores, bundle, place)
     assert names(stores, place) == FILES
     assert names_or_none(stores, home) == [f"1/{name}" for name in FILES]
@@ -191,6 +219,91 @@ def test_a_claim_is_met_as_one_s_own_when_its_answer_was_lost(
     assert names_or_none(stores, home) == [f"1/{name}" for name in FILES]
 
 
+def test_of_two_who_remove_a_version_the_first_stops(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    """And who publishes after the second has all but the file that the first was at."""
+    publish(stores, bundle, place)
+    came = threading.Event()
+
+    def come(key: str) -> None:
+        if key.endswith("labels.txt") and not came.is_set():
+            came.set()
+            remove(stores, TINY, Repository(stores, library))
+            publish(stores, bundle, place)
+
+    with pytest.raises(Conflict, match="taken over"):
+        remove(WatchedStores(before_delete=come), TINY, Repository(stores, library))
+    assert {*FILES} - {*names(stores, place)} == {"assets.extra/labels.txt"}
+
+
+def test_what_a_remover_could_not_remove_is_removed_by_the_next(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    """Also a file that, alone, is no model's."""
+    (bundle / "assets").mkdir()
+    (bundle / "assets" / "vocabulary.txt").touch()
+    publish(stores, bundle, place)
+
+    def fail(key: str) -> None:
+        if key.endswith("vocabulary.txt"):
+            for name in FILES:
+                stores.open(place).delete(place.prefix + name)
+            raise StorageUnavailable("the line was cut")
+
+    with pytest.raises(StorageUnavailable):
+        remove(WatchedStores(before_delete=fail), TINY, Repository(stores, library))
+    assert names(stores, place) == ["assets/vocabulary.txt"]
+    with pytest.raises(Conflict, match="is being published by process"):
+        publish(stores, bundle, place)
+    remove(stores, TINY, Repository(stores, library))
+    publish(stores, bundle, place)
+
+
+def overwriting(stores: Stores, place: Location) -> WatchedStores:
+    """Stores without conditional writes, whose user saw no claim a moment ago."""
+    return WatchedStores(before_create=lambda key, _: stores.open(place.split()[0]).delete(key))
+
+
+def test_where_stores_know_no_conditional_writes_the_last_claim_counts(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path
+) -> None:
+    theirs = write_bundle(tmp_path / "theirs", weights=b"others")
+    came = threading.Event()
+
+    def come(key: str) -> None:
+        if key.endswith("variables.data") and not came.is_set():
+            came.set()
+            with pytest.raises(Conflict, match="unfinished"):
+                publish(overwriting(stores, place), theirs, place)
+
+    with pytest.raises(Conflict, match="taken over"):
+        publish(WatchedStores(come), bundle, place)
+    assert "saved_model.pb" not in names(stores, place)
+
+
+def test_where_stores_know_no_conditional_writes_a_replaced_version_is_kept(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path, temporary: Path
+) -> None:
+    """The second, who finds no version, leaves none; nor may the first put the old one back."""
+    publish(stores, bundle, place)
+    old = content(stores, place)
+    theirs = write_bundle(tmp_path / "theirs", weights=b"others")
+    came = threading.Event()
+
+    def come(key: str) -> None:
+        if key.endswith("variables.data") and not came.is_set():
+            came.set()
+            with pytest.raises(Conflict, match="unfinished"):
+                publish(overwriting(stores, place), replacement(tmp_path), place, force=True)
+
+    with pytest.raises(Conflict, match="taken over") as caught:
+        publish(WatchedStores(come), theirs, place, force=True)
+    (kept,) = temporary.iterdir()
+    assert f"its old files are kept in {kept}" in (caught.value.hint or "")
+    assert {name: (kept / "tiny" / "1" / name).read_bytes() for name in old} == old
+
+
 def test_nobody_comes_in_while_a_version_is_removed(
     stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
@@ -204,6 +317,6 @@ def test_nobody_comes_in_while_a_version_is_removed(
             turned_away.append(key)
 
     watched = WatchedStores(before_delete=come)
-    assert remove(watched, ModelRef("tiny", "1"), Repository(stores, library)) == len(FILES)
+    assert remove(watched, TINY, Repository(stores, library)) == len(FILES)
     assert turned_away
     publish(stores, bundle, place)

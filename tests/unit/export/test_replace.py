@@ -135,6 +135,19 @@ def test_what_cannot_be_put_back_is_kept(
     assert content(stores, place) == before
 
 
+def test_a_damaged_version_that_is_kept_is_not_to_be_pushed(
+    stores: Stores, place: Location, bundle: Path, tmp_path: Path, temporary: Path
+) -> None:
+    """It would be refused."""
+    (bundle / "variables" / "variables.data").write_bytes(b"damaged")
+    publish(stores, bundle, place)
+    failing = failing_for_good("variables.data", also="saved_model.pb")
+    with pytest.raises(StorageUnavailable) as caught:
+        publish(failing, replacement(tmp_path), place, force=True)
+    assert (caught.value.hint or "").endswith(f"copy them to {place}")
+    assert [*temporary.iterdir()]
+
+
 def test_a_second_signal_while_it_is_put_back_loses_nothing(
     stores: Stores, place: Location, bundle: Path, tmp_path: Path, temporary: Path
 ) -> None:
