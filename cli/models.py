@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,7 +117,9 @@ def rm(
     ref = ModelRef.parse(model)
     refuse_silence("remove it", yes=yes, as_json=as_json)
     stores, repository = _repository(models)
-    shelf = transfer.removable(ref, repository)
+    shelf = transfer.removable(ref, repository, claim=claim)
+    if said := transfer.claimant(stores, ref, repository):
+        print(f"{ref} is {said}, or was left so", file=sys.stderr)
     if not yes:
         what = f"the claim to {ref} in" if claim else f"{ref} from"
         busy = shelf.claimed or not shelf.complete

@@ -23,14 +23,17 @@ class Address:
         repository, name = home.split()
         return cls(location, repository, name, version)
 
+    def listing(self) -> str:
+        """The command that lists what the repository holds."""
+        return shlex.join(["millrace", "models", "--models", str(self.repository)])
+
     def removal(self, *flags: str) -> str:
-        """The command that removes it."""
+        """The command that removes the version."""
         return self._command("rm", *flags, "--models", str(self.repository))
 
     def push(self, source: object) -> str:
         """The command that copies it there from another repository."""
         return self._command("push", "--from", str(source), "--to", str(self.repository))
 
-    def _command(self, *words: str) -> str:
-        verb, *options = words
+    def _command(self, verb: str, *options: str) -> str:
         return shlex.join(["millrace", "models", verb, f"{self.name}:{self.version}", *options])

@@ -8,17 +8,17 @@ from pathlib import Path
 from millrace.core.errors import ObjectNotFound
 from millrace.core.storage import Location, ObjectInfo, Stores
 from millrace.core.storage.base import BLOCK_BYTES
-from millrace.export.claim import Claim
+from millrace.export.claim import Claim, Doing
 
 
 class Place:
-    """Where a version lies. Raises the store's errors; `put` and `delete` raise Conflict if the
+    """Where a version lies. Raises the store's errors; `put` and `delete` raise ClaimLost if the
     claim is not ours any more."""
 
-    def __init__(self, stores: Stores, location: Location) -> None:
+    def __init__(self, stores: Stores, location: Location, doing: Doing) -> None:
         self.location = location
         self.store = stores.open(location)
-        self.claim = Claim(stores, location)
+        self.claim = Claim(stores, location, doing)
 
     def files(self) -> dict[str, ObjectInfo]:
         """What lies there, by name."""

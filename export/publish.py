@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS
@@ -26,7 +25,7 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
     while the claim is its own. With `force` a version that stands is replaced, also one that
     others put there without a card.
     """
-    place = Place(stores, target)
+    place = Place(stores, target, "replaced" if force else "published")
     if not force and not place.files().keys().isdisjoint(SAVED_MODELS):
         raise stands_already(target)  # also where nothing may be written
     with place.claim.held():
@@ -67,9 +66,11 @@ def _write(bundle: Path, place: Place) -> None:
         for name in sorted(names(bundle), key=lambda name: (name == SAVED_MODEL, name)):
             written.append(name)  # before it is: one that is cut short may have been carried out
             place.put(bundle, name)
-        place.claim.check()  # or a part of it may have been removed
+        place.claim.check_at_last()  # or a part of it may have been removed
     except BaseException:
         for name in reversed(written):
-            with suppress(MillraceError):
+            try:
                 place.delete(name)
+            except MillraceError:
+                place.claim.stays = True
         raise

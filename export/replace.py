@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.core.bundle import SAVED_MODELS, compute_digest, read_bundle
+from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
 from millrace.core.disk import writing
-from millrace.core.errors import Conflict, MillraceError, StorageUnavailable
+from millrace.core.errors import MillraceError, StorageUnavailable
 from millrace.core.repository import fetch_files
 from millrace.core.storage import ObjectInfo
+from millrace.export.claim import ClaimLost
 from millrace.export.place import Place, names
 
 
@@ -23,15 +24,19 @@ def replace(bundle: Path, place: Place, old: dict[str, ObjectInfo]) -> None:
     when its graph is taken away until the new one is written, last of all. Whoever fetches
     meanwhile finds no version, or files that do not match the digest of the card it read. If it
     fails, the old files are put back; if that fails as well, they are kept on this machine.
-    Raises Conflict if the claim is taken away meanwhile, and the store's errors.
+    Raises ClaimLost if the claim is taken away meanwhile, and the store's errors.
     """
     with _kept(place) as kept:
-        fetch_files(place.store, place.location, kept, old.values())
+        fetch_files(place.store, place.location, kept.path, old.values())
+        back = _way_back(place, kept.path)
+        kept.needed = True
         try:
             _swap(place, old.keys() | names(bundle), bundle)
         except BaseException:
-            _put_back(place, old, kept)
+            _put_back(place, old, kept, back)
+            kept.needed = False
             raise
+        kept.needed = False
 
 
 def _swap(place: Place, changed: Collection[str], folder: Path) -> None:
@@ -45,59 +50,60 @@ def _swap(place: Place, changed: Collection[str], folder: Path) -> None:
             place.put(folder, name)
         elif name not in SAVED_MODELS:
             place.delete(name)
-    place.claim.check()  # or a part of it may have been removed
+    place.claim.check_at_last()  # or a part of it may have been removed
 
 
-class _TakenOver(Conflict):
-    """Another has the place, and the old files are on this machine alone."""
-
-
-class _NotPutBack(StorageUnavailable):
-    """The old files are on this machine alone."""
-
-
-def _put_back(place: Place, old: dict[str, ObjectInfo], kept: Path) -> None:
+def _put_back(place: Place, old: dict[str, ObjectInfo], kept: _Kept, back: str) -> None:
     """Undo what was changed, and no more: a full disk has no room for the others again."""
-    where = f"its old files are kept in {kept}"
+    where = f"its old files are kept in {kept.path}"
+    address = place.claim.address
     try:
         now = place.files()
         same = {name for name, item in now.items() if item == old.get(name) and item.etag}
-        _swap(place, (old.keys() | now.keys()) - same, kept)
-    except Conflict as error:
-        raise _TakenOver(error.message, hint=f"{where}; {error.hint}") from error
+        _swap(place, (old.keys() | now.keys()) - same, kept.path)
+    except ClaimLost as error:
+        again = f"if no version stands there:  {address.removal()};  then  {back}"
+        raise ClaimLost(error.message, hint=f"{where};  {address.listing()};  {again}") from error
     except BaseException as error:  # a second signal, too
-        address = place.claim.address
-        back = f"copy them to {address.location}"
-        if _is_whole(kept):
-            back = address.push(kept.parents[1])
-        raise _NotPutBack(
+        place.claim.stays = True
+        raise StorageUnavailable(
             f"{address.location} could be neither replaced nor put back:"
             f" {str(error) or 'interrupted'}",
-            hint=f"{where}; if files are left there:  {address.removal()};  then  {back}",
+            hint=f"{where};  {address.removal()};  then  {back}",
         ) from error
 
 
-def _is_whole(kept: Path) -> bool:
-    """Whether it is a bundle that may be pushed."""
+def _way_back(place: Place, kept: Path) -> str:
+    """What brings a version back from where it is kept: a command, if it would be taken."""
+    address = place.claim.address
     try:
         card = read_bundle(kept).card
-        return card.digest in (None, compute_digest(kept, card))
+        whole = (kept / SAVED_MODEL).is_file() and card.name == address.name
+        if whole and card.digest in (None, compute_digest(kept, card)):
+            return address.push(kept.parents[1])
     except MillraceError:
-        return False
+        pass
+    return f"copy them to {address.location}"
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Old files on this machine: a version in a repository of its own."""
+
+    path: Path
+    needed: bool = False
+    """While they may be the only ones there are; then they are not removed."""
 
 
 @contextmanager
-def _kept(place: Place) -> Iterator[Path]:
-    """A directory of this machine for the old files: a version in a repository of its own, which
-    stays if they could not be put back. One who is killed leaves it, named as the claim is."""
-    repository = Path(tempfile.gettempdir()) / f"millrace-old-{place.claim.token}"
+def _kept(place: Place) -> Iterator[_Kept]:
+    """A directory for the old files. One who is killed leaves it where his claim says."""
+    repository, address = place.claim.old_files, place.claim.address
     with writing(repository):
         repository.mkdir(mode=0o700)
+    kept = _Kept(repository / address.name / address.version)
     try:
-        yield repository / place.claim.address.name / place.claim.address.version
-    except (_TakenOver, _NotPutBack):
-        raise
-    except BaseException:
-        shutil.rmtree(repository, ignore_errors=True)
-        raise
-    shutil.rmtree(repository, ignore_errors=True)
+        yield kept
+    finally:
+        if not kept.needed:
+            shutil.rmtree(repository, ignore_errors=True)

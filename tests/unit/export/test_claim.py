@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,10 @@ from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, claim_name
 from millrace.core.storage import Location, Stores
 from millrace.export.publish import publish
-from millrace.export.transfer import remove, remove_claim
+from millrace.export.transfer import claimant, remove, remove_claim
 from tests.unit.export.publishing import (
     FILES,
+    Watched,
     WatchedStores,
     content,
     is_whole,
@@ -24,6 +27,8 @@ from tests.unit.export.publishing import (
     replacement,
     write_bundle,
 )
+
+pytestmark = pytest.mark.usefixtures("temporary")
 
 TINY = ModelRef("tiny", "1")
 
@@ -74,9 +79,10 @@ def test_whose_claim_was_removed_publishes_nothing(
 ) -> None:
     def remove_the_claim(key: str) -> None:
         if key.endswith("variables.data"):
-            remove_claim(stores, TINY, Repository(stores, library))
+            home, version = place.split()
+            stores.open(home).delete(home.prefix + claim_name(version))
 
-    with pytest.raises(Conflict, match="taken over"):
+    with pytest.raises(Conflict, match="claimed by another"):
         publish(WatchedStores(remove_the_claim), bundle, place)
     assert "saved_model.pb" not in names(stores, place)
     remove(stores, TINY, Repository(stores, library))
@@ -90,7 +96,7 @@ def test_a_version_that_is_removed_while_its_graph_is_written_is_not_published(
         if key.endswith("saved_model.pb"):
             remove(stores, TINY, Repository(stores, library))
 
-    with pytest.raises(Conflict, match="taken over"):
+    with pytest.raises(Conflict, match="claimed by another"):
         publish(WatchedStores(come), bundle, place)
     remove(stores, TINY, Repository(stores, library))
     assert names_or_none(stores, place) == []
@@ -150,7 +156,7 @@ def test_whoever_published_since_keeps_what_one_who_replaces_would_delete(
             remove(stores, TINY, Repository(stores, library))
             publish(stores, theirs, place)
 
-    with pytest.raises(Conflict, match="taken over") as caught:
+    with pytest.raises(Conflict, match="claimed by another") as caught:
         publish(WatchedStores(before_delete=come_between), replacement(tmp_path), place, force=True)
     assert "its old files are kept in" in (caught.value.hint or "")
     found, whole = content(stores, place), content(stores, Location.parse(str(theirs)))
@@ -177,7 +183,7 @@ def test_a_version_stands_when_its_claim_cannot_be_removed(
     publish(WatchedStores(before_delete=fail), bundle, place, force=force)
     assert "a claim could not be removed" in caplog.text
     assert is_whole(local_copy(stores, place, tmp_path / "copy"))
-    with pytest.raises(Conflict, match=r"is being published by process \d+ on") as caught:
+    with pytest.raises(Conflict, match=r"is being \w+ by process \d+ on") as caught:
         publish(stores, bundle, place, force=True)
     # What the hint says makes room, and leaves the version that stands until then.
     hint = f"millrace models rm tiny:1 --claim --models {library.uri}"
@@ -232,7 +238,7 @@ def test_of_two_who_remove_a_version_the_first_stops(
             remove(stores, TINY, Repository(stores, library))
             publish(stores, bundle, place)
 
-    with pytest.raises(Conflict, match="taken over"):
+    with pytest.raises(Conflict, match="claimed by another"):
         remove(WatchedStores(before_delete=come), TINY, Repository(stores, library))
     assert {*FILES} - {*names(stores, place)} == {"assets.extra/labels.txt"}
 
@@ -254,10 +260,106 @@ def test_what_a_remover_could_not_remove_is_removed_by_the_next(
     with pytest.raises(StorageUnavailable):
         remove(WatchedStores(before_delete=fail), TINY, Repository(stores, library))
     assert names(stores, place) == ["assets/vocabulary.txt"]
-    with pytest.raises(Conflict, match="is being published by process"):
+    with pytest.raises(Conflict, match="is being removed by process") as caught:
         publish(stores, bundle, place)
+    assert (caught.value.hint or "").endswith(f"millrace models rm tiny:1 --models {library.uri}")
+    with pytest.raises(Conflict, match="unfinished"):
+        remove_claim(stores, TINY, Repository(stores, library))
     remove(stores, TINY, Repository(stores, library))
     publish(stores, bundle, place)
+
+
+def test_what_a_publisher_could_not_take_away_is_removed_by_a_remover(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    """Also a file that, alone, is no model's."""
+    (bundle / "assets").mkdir()
+    (bundle / "assets" / "vocabulary.txt").touch()
+
+    def fail(key: str) -> None:
+        if key.endswith(("vocabulary.txt", "variables.index")):
+            raise StorageUnavailable("the line was cut")
+
+    def fail_to_write(key: str) -> None:
+        if key.endswith("variables.index"):
+            raise StorageUnavailable("the line was cut")
+
+    with pytest.raises(StorageUnavailable):
+        publish(WatchedStores(fail_to_write, before_delete=fail), bundle, place)
+    assert names(stores, place) == ["assets/vocabulary.txt"]
+    remove(stores, TINY, Repository(stores, library))
+    publish(stores, bundle, place)
+
+
+def test_a_remover_who_may_not_delete_leaves_no_claim(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    publish(stores, bundle, place)
+
+    def fail(key: str) -> None:
+        if not key.endswith(".claim"):
+            raise StorageUnavailable("nothing may be deleted")
+
+    with pytest.raises(StorageUnavailable):
+        remove(WatchedStores(before_delete=fail), TINY, Repository(stores, library))
+    publish(stores, bundle, place, force=True)
+
+
+def test_a_claim_that_cannot_be_removed_is_told(
+    stores: Stores, library: Location, place: Location, bundle: Path
+) -> None:
+    publish(stores, bundle, place)
+    home, version = place.split()
+    stores.open(home).put(home.prefix + claim_name(version), b"of one who was killed")
+
+    def fail(key: str) -> None:
+        raise StorageUnavailable("nothing may be deleted")
+
+    with pytest.raises(StorageUnavailable):
+        remove_claim(WatchedStores(before_delete=fail), TINY, Repository(stores, library))
+
+
+def test_a_version_whose_claim_cannot_be_read_again_at_last_is_published(
+    stores: Stores, place: Location, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    get = Watched.get
+
+    def fail(self: Watched, key: str, **options: Any) -> bytes:
+        if key.endswith(".claim") and "saved_model.pb" in names_or_none(stores, place):
+            asked.append(key)
+            raise StorageUnavailable("the line was cut")
+        return get(self, key, **options)
+
+    monkeypatch.setattr(Watched, "get", fail)
+    publish(WatchedStores(), bundle, place)
+    assert asked
+    assert names(stores, place) == FILES
+
+
+def test_who_was_killed_while_he_replaced_a_version_tells_where_it_is(
+    stores: Stores, library: Location, place: Location, bundle: Path, temporary: Path
+) -> None:
+    publish(stores, bundle, place)
+    before = content(stores, place)
+    claims: list[bytes] = []
+
+    def note(key: str) -> None:
+        if key.endswith("variables.data"):
+            home, version = place.split()
+            claims.append(stores.open(home).get(home.prefix + claim_name(version)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(WatchedStores(note), bundle, place, force=True)
+    assert content(stores, place) == before
+    home, version = place.split()
+    stores.open(home).put(home.prefix + claim_name(version), claims)
+    said = claimant(stores, TINY, Repository(stores, library))
+    assert re.fullmatch(r"being replaced by process \d+ on .+, with the old files in (.+)", said)
+    assert str(temporary) in said
+    with pytest.raises(Conflict, match=re.escape(said)):
+        publish(stores, bundle, place, force=True)
 
 
 def overwriting(stores: Stores, place: Location) -> WatchedStores:
@@ -277,7 +379,7 @@ def test_where_stores_know_no_conditional_writes_the_last_claim_counts(
             with pytest.raises(Conflict, match="unfinished"):
                 publish(overwriting(stores, place), theirs, place)
 
-    with pytest.raises(Conflict, match="taken over"):
+    with pytest.raises(Conflict, match="claimed by another"):
         publish(WatchedStores(come), bundle, place)
     assert "saved_model.pb" not in names(stores, place)
 
@@ -297,7 +399,7 @@ def test_where_stores_know_no_conditional_writes_a_replaced_version_is_kept(
             with pytest.raises(Conflict, match="unfinished"):
                 publish(overwriting(stores, place), replacement(tmp_path), place, force=True)
 
-    with pytest.raises(Conflict, match="taken over") as caught:
+    with pytest.raises(Conflict, match="claimed by another") as caught:
         publish(WatchedStores(come), theirs, place, force=True)
     (kept,) = temporary.iterdir()
     assert f"its old files are kept in {kept}" in (caught.value.hint or "")
@@ -312,7 +414,7 @@ def test_nobody_comes_in_while_a_version_is_removed(
 
     def come(key: str) -> None:
         if key.startswith(place.prefix) and not key.endswith(".claim"):
-            with pytest.raises(Conflict, match="is being published"):
+            with pytest.raises(Conflict, match="is being removed"):
                 publish(stores, bundle, place, force=True)
             turned_away.append(key)
 
