@@ -29,7 +29,7 @@ from millrace.worker.images import ImageDecoder
 from millrace.worker.model_source import find_model
 from millrace.worker.options import WorkerOptions
 
-GAPS = (2.0, 1.65, 1.0)
+GAPS = (3.0, 2.0, 1.0)
 OFF_BY_ONE = (0.17, 0.66, 0.17)
 
 Pixels = npt.NDArray[np.uint8]

@@ -14,8 +14,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,13 +84,41 @@ def cpu_per_turn(turn: Callable[[], object], seconds: float) -> float:
     return (time.process_time() - used) / turns
 
 
-def _one_core(asked: argparse.Namespace, together: Barrier, answers: Any) -> None:
-    """What each process does: answers what was measured, or why nothing was."""
+_together: Barrier
+"""Of the processes of one measurement; each is given it once, at its start."""
+
+
+def _meet_at(barrier: Barrier) -> None:
+    global _together
+    _together = barrier
+
+
+def _one_core(asked: argparse.Namespace) -> tuple[float, ...]:
+    """What each process does. If one fails, nobody waits for it. Raises NotMeasured, for not
+    every error reads back from another process, and BrokenBarrierError if another failed."""
     try:
-        answers.put(_measured(asked, together))
-    except Exception as error:  # whoever waits for the answer would wait for ever
-        answers.put(f"{type(error).__name__}: {error}")
-        together.abort()  # after the reason, or the others' broken barrier would be told instead
+        return _measured(asked, _together)
+    except BrokenBarrierError:
+        raise
+    except Exception as error:
+        _together.abort()
+        known = isinstance(error, NotMeasured)
+        raise NotMeasured(str(error) if known else f"{type(error).__name__}: {error}") from None
+
+
+def on_all_cores(asked: argparse.Namespace) -> list[tuple[float, ...]]:
+    """What each core's process measured. Raises NotMeasured with the reason of the first that
+    failed, also where one was killed."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(CORES, fresh, _meet_at, (fresh.Barrier(CORES),)) as pool:
+        crew = [pool.submit(_one_core, asked) for _ in range(CORES)]
+        errors = [error for each in crew if (error := each.exception())]
+    # The others tell only that one did not come to where they meet.
+    errors.sort(key=lambda error: isinstance(error, BrokenBarrierError))
+    if errors:
+        first = errors[0]
+        raise first if isinstance(first, NotMeasured) else NotMeasured(f"{first!r}")
+    return [each.result() for each in crew]
 
 
 def _measured(asked: argparse.Namespace, together: Barrier) -> tuple[float, ...]:
@@ -143,20 +173,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=LOOP_S, help="of each bare loop")
     parser.add_argument("--in-turns", action="store_true", help="also measure both, batch by batch")
     asked = parser.parse_args()
-    fresh = multiprocessing.get_context("spawn")
-    together, answers = fresh.Barrier(CORES), fresh.SimpleQueue()
-    crew = [
-        fresh.Process(target=_one_core, args=(asked, together, answers), daemon=True)
-        for _ in range(CORES)
-    ]
-    for process in crew:
-        process.start()
-    found = []
-    for _ in crew:
-        answer = answers.get()
-        if isinstance(answer, str):
-            sys.exit(answer)
-        found.append(answer)
+    try:
+        found = on_all_cores(asked)
+    except NotMeasured as error:
+        sys.exit(str(error))
     means = (statistics.mean(column) for column in zip(*found, strict=True))
     print(json.dumps(dict(zip(("decode_s", "predict_s", "in_turns_s"), means, strict=False))))
 

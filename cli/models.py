@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +82,14 @@ def push(
 @command
 def rm(
     model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version to remove.")],
+    claim: Annotated[
+        bool,
+        typer.Option(
+            "--claim",
+            envvar="MILLRACE_CLAIM",
+            help="Remove only the claim of a publisher who was killed.",
+        ),
+    ] = False,
     yes: o.Yes = False,
     models: o.Models = None,
     as_json: o.AsJson = False,
@@ -92,12 +101,19 @@ def rm(
     ref = ModelRef.parse(model)
     refuse_silence("remove it", yes=yes, as_json=as_json)
     stores, repository = _repository(models)
-    shelf = transfer.removable(ref, repository)
+    shelf = transfer.removable(ref, repository, claim=claim)
+    if said := transfer.claimant(stores, ref, repository):
+        print(f"{ref} is {said}, or was left so", file=sys.stderr)
     if not yes:
-        unfinished = "" if shelf.complete else ", which is unfinished: is nobody publishing it now"
-        question = f"Remove {ref} from {repository.location}{unfinished}?"
-        confirm(question, otherwise="nothing was removed")
-    removed = transfer.remove(stores, ref, repository)
+        what = f"the claim to {ref} in" if claim else f"{ref} from"
+        busy = shelf.claimed or not shelf.complete
+        doubt = ": is nobody publishing, replacing or removing it now" if busy else ""
+        confirm(f"Remove {what} {repository.location}{doubt}?", otherwise="nothing was removed")
+    if claim:
+        transfer.remove_claim(stores, ref, repository)
+        removed = 1
+    else:
+        removed = transfer.remove(stores, ref, repository)
     if as_json:
         print_json({"name": ref.name, "version": ref.version, "objects_removed": removed})
     else:
@@ -176,5 +192,6 @@ def _show(rows: list[ListedModel]) -> None:
         told = (row.task or "", row.input or "", "" if row.labels is None else f"{row.labels:,}")
         digest = (row.digest or "-").removeprefix("sha256:")[:12]
         last = f"[red]{escape(row.problem)}[/]" if row.problem else digest
+        last += "  [yellow]claimed[/]" if row.claimed else ""
         table.add_row(f"{row.name}:{row.version}", *told, shown_bytes(row.bytes), last)
     print_table(table if rows else "no models")

@@ -14,7 +14,6 @@ from millrace.cli import show
 from millrace.cli.ctrl_c import CtrlC
 from millrace.cli.model_check import refuse_disagreement
 from millrace.cli.training_progress import training_progress
-from millrace.core.disk import writing
 from millrace.core.errors import ObjectNotFound
 from millrace.core.repository import Repository, local_path
 from millrace.core.settings import Settings
@@ -163,13 +162,7 @@ def _publish(
     )
     if bundle.to is not None:
         return place
-    with writing(run.bundle):
-        old = run.path / ".old-bundle"
-        shutil.rmtree(old, ignore_errors=True)
-        if run.bundle.exists():  # of an earlier export of the same run
-            run.bundle.rename(old)
-        beside.rename(run.bundle)
-        shutil.rmtree(old, ignore_errors=True)
+    run.put_bundle(beside)
     return Location.parse(str(run.bundle)).child(bundle.name).child(Path(place.root).name)
 
 

@@ -23,6 +23,8 @@ from millrace.core.storage import Location, ObjectInfo, Stores
 from millrace.core.storage.base import Store
 from millrace.core.topology import MODEL_NAME_PATTERN, VERSION_PATTERN
 
+_CLAIM = re.compile(r"\.(?P<version>.+)\.claim")
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBundle:
@@ -42,6 +44,8 @@ class Shelved:
     version: str
     files: list[ObjectInfo] = field(default_factory=list)
     """Their keys begin at the version's place."""
+    claimed: bool = False
+    """Somebody is publishing it, replacing it or removing it, or was killed at that."""
 
     @property
     def bytes(self) -> int:
@@ -98,19 +102,26 @@ class Repository:
         return self._stores.open(bundle.location).list(bundle.location.prefix)
 
     def shelves(self, name: str = "") -> list[Shelved]:
-        """Every version's place that holds anything a model is made of, by name and version; of
-        one model alone if it is named."""
+        """Every version's place that is claimed or holds anything a model is made of, by name and
+        version; of one model alone if it is named."""
         found: dict[tuple[str, str], Shelved] = {}
+
+        def shelf(name: str, version: str) -> Shelved:
+            return found.setdefault((name, version), Shelved(name, version))
+
         for path, item in self._listed(f"{name}/" if name else ""):
             if len(path) >= 3 and _names_a_bundle(path):
-                shelf = found.setdefault((path[0], path[1]), Shelved(path[0], path[1]))
-                shelf.files.append(item._replace(key="/".join(path[2:])))
+                shelf(*path[:2]).files.append(item._replace(key="/".join(path[2:])))
+            elif len(path) == 2 and (claim := _CLAIM.fullmatch(path[1])):
+                claimed = [path[0], claim["version"]]
+                if _names_a_bundle(claimed):
+                    shelf(*claimed).claimed = True
         of_models = (
-            shelf
-            for shelf in found.values()
-            if any(is_of_a_model(item.key) for item in shelf.files)
+            each
+            for each in found.values()
+            if each.claimed or any(is_of_a_model(item.key) for item in each.files)
         )
-        return sorted(of_models, key=lambda shelf: (shelf.name, _version_order(shelf.version)))
+        return sorted(of_models, key=lambda each: (each.name, _version_order(each.version)))
 
     def fetch(
         self, bundle: StoredBundle, into: Path, files: Iterable[ObjectInfo] | None = None
@@ -159,6 +170,12 @@ class Repository:
                 yield item.key.removeprefix(prefix).split("/"), item
         except ObjectNotFound:
             raise ModelNotFound(f"there is no model repository at {self.location}") from None
+
+
+def claim_name(version: str) -> str:
+    """The object beside a version's place that says somebody writes there; no version bears its
+    name, nor does any reader look at it."""
+    return f".{version}.claim"
 
 
 def is_of_a_model(name: str) -> bool:

@@ -20,6 +20,8 @@ class ListedModel:
     name: str
     version: str
     bytes: int
+    claimed: bool
+    """Somebody publishes, replaces or removes it, or was killed at that."""
     task: str | None = None
     input: str | None = None
     labels: int | None = None
@@ -36,7 +38,7 @@ def listed(repository: Repository) -> list[ListedModel]:
         except MillraceError as error:
             place = repository.location.child(shelf.name).child(shelf.version)
             facts = {"problem": error.message.replace(f"{place}/", "")}
-        return ListedModel(shelf.name, shelf.version, shelf.bytes, **facts)
+        return ListedModel(shelf.name, shelf.version, shelf.bytes, shelf.claimed, **facts)
 
     with ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="card") as pool:
         return [*pool.map(tell, repository.shelves())]

@@ -26,6 +26,7 @@ from millrace.export.session_graph import (
     by_operations,
     by_signature,
     likely,
+    signatures,
 )
 from millrace.export.source import Source, Written
 
@@ -109,19 +110,14 @@ class SavedModelSource(Source):
     def _ends(self, graph: Any, meta: Any, facts: Facts) -> Ends:
         """By the signature or the operations that are said, or else by the signature it has."""
         where = str(self._path)
-        names = sorted(name for name in meta.signature_def if not name.startswith("__"))
+        names = signatures(meta)
         if facts.signature is not None:
-            if facts.signature not in names:
-                raise ModelError(
-                    f"{where} has no signature {facts.signature!r}",
-                    hint=f"it has {', '.join(names)}" if names else likely(graph),
-                )
-            return by_signature(meta, where, facts.signature)
+            return by_signature(graph, meta, where, facts.signature)
         if facts.input_op is not None or facts.output_op is not None:
             return by_operations(graph, where, facts.input_op, facts.output_op)
         if DEFAULT_SIGNATURE in names or len(names) == 1:
             name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0]
-            return by_signature(meta, where, name)
+            return by_signature(graph, meta, where, name)
         if names:
             raise ModelError(
                 f"{where} has {len(names)} signatures", hint=f"--signature {' or '.join(names)}"

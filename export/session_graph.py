@@ -16,6 +16,11 @@ from millrace.export.inspect_tensors import Tensors
 
 MANY = "name one of each with --input-op and --output-op"
 
+OBJECTS_ALONE = (
+    "nothing a session can feed: no signature, and no placeholder of numbers; "
+    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Ends:
@@ -34,8 +39,20 @@ def by_operations(graph: Any, where: str, input_op: str | None, output_op: str |
     return Ends(_tensor(graph, where, input_op), _tensor(graph, where, output_op))
 
 
-def by_signature(meta: Any, where: str, name: str) -> Ends:
-    """The ends a signature names. Raises ModelError if it has not one of each."""
+def signatures(meta: Any) -> list[str]:
+    """The names of a graph's signatures, but for those of TensorFlow's own."""
+    return sorted(name for name in meta.signature_def if not name.startswith("__"))
+
+
+def by_signature(graph: Any, meta: Any, where: str, name: str) -> Ends:
+    """The ends a signature names. Raises ModelError with those there are if there is no such
+    one, and if it has not one of each."""
+    names = signatures(meta)
+    if name not in names:
+        raise ModelError(
+            f"{where} has no signature {name!r}",
+            hint=f"it has {', '.join(names)}" if names else likely(graph, OBJECTS_ALONE),
+        )
     signature = meta.signature_def[name]
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         inputs, outputs = len(signature.inputs), len(signature.outputs)
@@ -46,12 +63,6 @@ def by_signature(meta: Any, where: str, name: str) -> Ends:
         )
     (given,), (answered,) = signature.inputs.values(), signature.outputs.values()
     return Ends(given.name, answered.name, name)
-
-
-OBJECTS_ALONE = (
-    "nothing a session can feed: no signature, and no placeholder of numbers; "
-    "TensorFlow 2 writes them with tf.saved_model.save(…, signatures=…)"
-)
 
 
 def likely(graph: Any, otherwise: str = "name them with --input-op and --output-op") -> str:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
-from millrace.core.card import CARD_FILE
 from millrace.core.disk import scratch
 from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, Shelved, StoredBundle
 from millrace.core.storage import Location, Stores
+from millrace.export.address import Address
+from millrace.export.claim import ClaimLost
+from millrace.export.place import Place
 from millrace.export.publish import publish
 
 
@@ -42,6 +44,8 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
         digest = _verified(path, found)
         try:
             publish(stores, path, place)
+        except ClaimLost:
+            raise
         except Conflict as error:
             if not _stands(target, found, digest):
                 raise Conflict(error.message, hint=_first(target, found) or error.hint) from None
@@ -52,20 +56,49 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
 def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
     """Remove one version, also one that was left unfinished; returns how many objects.
 
-    First what makes it a model, so that nobody finds half of one; last the card, which keeps
-    the version's place. Raises as `removable` does, and the store's errors.
+    First what makes it a model, so that nobody finds half of one. Whoever is publishing it loses
+    the claim, and nobody gets it before all is gone. Raises as `removable` does, Conflict if
+    another begins to remove it, and the store's errors; the same again removes the rest.
     """
-    shelf = removable(ref, repository)
-    place = repository.location.child(shelf.name).child(shelf.version)
-    store = stores.open(place)
-    for name in SAVED_MODELS:
-        store.delete(place.prefix + name)
-    store.delete_all(place.prefix, last=place.prefix + CARD_FILE)
-    return len(shelf.files)
+    claimed = removable(ref, repository).claimed
+    place = _place(stores, ref, repository)
+    with place.claim.held(seize=True):
+        found = [item.key for item in removable(ref, repository).files]
+        for name in sorted(found, key=lambda name: name not in SAVED_MODELS):
+            place.delete(name)
+            place.claim.stays = True
+        place.store.tidy(place.location.prefix)
+    return len(found) + claimed
 
 
-def removable(ref: ModelRef, repository: Repository) -> Shelved:
-    """What lies at one version's place. Raises UsageError if `ref` names none, ModelNotFound."""
+def remove_claim(stores: Stores, ref: ModelRef, repository: Repository) -> None:
+    """Remove the claim to a version that was left by who was killed, and leave what lies there.
+
+    Whoever is at it after all ends in a ClaimLost. Raises as `removable` does, and the store's
+    errors.
+    """
+    removable(ref, repository, claim=True)
+    claim = _place(stores, ref, repository).claim
+    with claim.held(seize=True):
+        claim.release()
+
+
+def claimant(stores: Stores, ref: ModelRef, repository: Repository) -> str:
+    """Who claims a version and for what, in his own words; empty if nobody says so."""
+    return _place(stores, ref, repository).claim.whose()
+
+
+def _place(stores: Stores, ref: ModelRef, repository: Repository) -> Place:
+    location = repository.location.child(ref.name).child(ref.version or "")
+    return Place(stores, location, "removed")
+
+
+def removable(ref: ModelRef, repository: Repository, *, claim: bool = False) -> Shelved:
+    """What lies at one version's place.
+
+    Raises UsageError if `ref` names none, ModelNotFound; of a claim alone, also Conflict if
+    without it what was left unfinished might be taken for no model's.
+    """
     shelves = repository.shelves(ref.name)
     held = ", ".join(shelf.version for shelf in shelves) or "no version"
     if ref.version is None:
@@ -73,12 +106,17 @@ def removable(ref: ModelRef, repository: Repository) -> Shelved:
             f"which version of {ref.name}?",
             hint=f"NAME:VERSION; {repository.location} holds {held}",
         )
-    for shelf in shelves:
-        if shelf.version == ref.version:
-            return shelf
-    raise ModelNotFound(
-        f"there is no {ref} in {repository.location}", hint=f"of {ref.name} it holds {held}"
-    )
+    found = next((shelf for shelf in shelves if shelf.version == ref.version), None)
+    if found is None:
+        raise ModelNotFound(
+            f"there is no {ref} in {repository.location}", hint=f"of {ref.name} it holds {held}"
+        )
+    if claim and not found.claimed:
+        raise ModelNotFound(f"nobody claims {ref} in {repository.location}")
+    if claim and found.files and not found.complete:
+        address = Address.of(repository.location.child(ref.name).child(ref.version))
+        raise Conflict(f"{address.location} was left unfinished", hint=address.removal())
+    return found
 
 
 def _verified(path: Path, found: StoredBundle) -> str:
@@ -112,5 +150,5 @@ def _first(target: Repository, found: StoredBundle) -> str | None:
     whole = {shelf.version for shelf in target.shelves(found.name) if shelf.complete}
     if found.version not in whole:
         return None
-    ref = ModelRef(found.name, found.version)
-    return f"to replace it, first:  millrace models rm {ref} --models {target.location}"
+    address = Address.of(target.location.child(found.name).child(found.version))
+    return f"to replace it, first:  {address.removal()}"

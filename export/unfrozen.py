@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from millrace.core.bundle import Bundle
 from millrace.core.engine_errors import as_model_errors
-from millrace.core.errors import ModelError
 from millrace.core.load_tensorflow import load_tensorflow
 from millrace.export.predict import Predict, pixels_predict
-from millrace.export.session_graph import SessionGraph, by_operations, by_signature, likely
+from millrace.export.session_graph import SessionGraph, by_operations, by_signature
 
 
 def unfrozen_predict(bundle: Bundle) -> Predict:
@@ -30,14 +29,8 @@ def unfrozen_predict(bundle: Bundle) -> Predict:
         meta = tf.compat.v1.saved_model.load(session, list(card.tags), where)
         if card.signature is None:
             ends = by_operations(session.graph, where, card.input_op, card.output_op)
-        elif card.signature not in meta.signature_def:
-            names = sorted(name for name in meta.signature_def if not name.startswith("__"))
-            raise ModelError(
-                f"{where} has no signature {card.signature!r}",
-                hint=f"it has {', '.join(names)}" if names else likely(session.graph),
-            )
         else:
-            ends = by_signature(meta, where, card.signature)
+            ends = by_signature(session.graph, meta, where, card.signature)
         graph = SessionGraph(tf, session, ends, where)
 
     def raw(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,26 @@ class RunDirectory:
     @property
     def bundle(self) -> Path:
         return self.path / "bundle"
+
+    def put_bundle(self, new: Path) -> None:
+        """Make a directory that lies in this one the run's bundle.
+
+        The one that stood there is back if that fails; after a kill, before the next is put.
+        """
+        old = self.path / ".old-bundle"
+        with writing(self.bundle):
+            if old.exists() and not self.bundle.exists():
+                old.rename(self.bundle)
+            shutil.rmtree(old, ignore_errors=True)
+            if self.bundle.exists():
+                self.bundle.rename(old)
+            try:
+                new.rename(self.bundle)
+            except BaseException:
+                if old.exists():
+                    old.rename(self.bundle)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
 
     def checkpoint(self) -> Path | None:
         """The weights after the last finished epoch. Raises BadData if they have gone."""

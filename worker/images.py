@@ -15,7 +15,7 @@ from PIL import Image
 from millrace.core.card import Card, Channels, ResizeFilter, ResizeMethod
 from millrace.core.pictures import TRANSPOSE, allow_pixels, flatten, opened, orientation
 
-REDUCING_GAP = 2.0
+REDUCING_GAP = 3.0
 """How much larger than the input a picture is left by the coarse steps before the last resize.
 Less would change answers more than rounding does; docs/performance.md tells what was measured."""
 

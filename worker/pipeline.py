@@ -108,6 +108,8 @@ class Pipeline:
         self._threads = threads
         self.starvation = Starvation(batcher.waiting.seconds)
         """For whoever has chunks in hand."""
+        self.in_flight = threads.in_flight
+        """Images at most, of all chunks together."""
         self._crowding = Crowding()
         self._budget = threading.BoundedSemaphore(threads.in_flight)
         self._encoded = ByteBudget(threads.encoded_bytes)

@@ -1,23 +1,28 @@
 """Celery's thread pool, which takes the next chunk when the model will soon want it.
 
-A chunk taken earlier would only wait here while another worker stands idle.
+A chunk taken earlier would only wait here while another worker stands idle; but of small chunks,
+many are wanted at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery.concurrency import thread
 from kombu.asynchronous import get_event_loop
 
+MOST = 64
+"""Chunks in hand, however small they are."""
+
 _mine = threading.local()
 
 
 class ChunkPool(thread.TaskPool):  # type: ignore[misc]
-    """Has a free slot while fewer chunks than `limit` are in hand and the images of all of
-    them are under way.
+    """Has a free slot while the images of all chunks in hand are under way, and these are fewer
+    than `limit`, or hold fewer images together than the pipeline takes at once.
 
     The consumer takes a message only while a slot is free (`worker_disable_prefetch`), and
     otherwise sleeps up to a second; waking it keeps the model fed.
@@ -25,14 +30,20 @@ class ChunkPool(thread.TaskPool):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.executor = ThreadPoolExecutor(MOST, thread_name_prefix="chunk")
         self._entering = 0
+        self._filled = 0.0
+        """How full of the chunks in hand the pipeline would be, if none of their images had left
+        it yet; more than 1 of chunks that are larger than it."""
         self._lock = threading.Lock()
 
     @property
     def num_processes(self) -> int:
         """Celery takes a message only while fewer than so many are in hand."""
         with self._lock:
-            return 0 if self._entering else int(self.limit)
+            if self._entering:
+                return 0
+            return MOST if self._filled < 1 else int(self.limit)
 
     def on_apply(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._lock:
@@ -47,10 +58,17 @@ class ChunkPool(thread.TaskPool):  # type: ignore[misc]
         result.f.add_done_callback(lambda _: chunk.end())
         return result
 
-    def entered(self) -> None:
-        """One chunk fewer is entering."""
+    def entered(self, share: float) -> None:
+        """One chunk fewer is entering; it fills so large a share of the pipeline."""
         with self._lock:
             self._entering -= 1
+            self._filled += share
+        self.wake()
+
+    def ended(self, share: float) -> None:
+        """One chunk fewer, of that share, is in hand."""
+        with self._lock:
+            self._filled -= share
         self.wake()
 
     def wake(self) -> None:
@@ -65,23 +83,24 @@ class _Chunk:
 
     def __init__(self, pool: ChunkPool) -> None:
         self._pool = pool
-        self._entering = True
+        self._share: float | None = None
 
-    def enter(self) -> None:
-        if self._entering:
-            self._entering = False
-            self._pool.entered()
+    def enter(self, share: float) -> None:
+        if self._share is None:
+            self._share = share
+            self._pool.entered(share)
 
     def end(self) -> None:
-        self.enter()
-        self._pool.wake()
+        self.enter(0.0)
+        self._pool.ended(self._share or 0.0)
 
 
-def all_under_way() -> None:
-    """Said by a chunk's own thread: its images need nothing more of it but to be waited for."""
+def all_under_way(share: float) -> None:
+    """Said by a chunk's own thread: its images need nothing more of it but to be waited for, and
+    are so large a share of what the pipeline takes at once."""
     chunk = getattr(_mine, "chunk", None)
     if chunk is not None:
-        chunk.enter()
+        chunk.enter(share)
 
 
 def _nothing() -> None:

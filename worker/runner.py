@@ -75,10 +75,11 @@ class ChunkRunner:
         pipeline: Pipeline,
         model: Model,
         in_hand: InHand,
-        under_way: Callable[[], None] = lambda: None,
+        under_way: Callable[[float], None] = lambda share: None,
         meters: Meters | None = None,
     ) -> None:
-        """`under_way` is called by a chunk's thread when all its images are: time for the next."""
+        """`under_way` is called by a chunk's thread when all its images are, with the share of the
+        pipeline that they fill: time for the next."""
         self._services = services
         self._claims = claims
         self._pipeline = pipeline
@@ -190,14 +191,18 @@ class ChunkRunner:
 
     def _predict(self, spec: JobSpec, lease: Lease, rows: list[ManifestRow]) -> list[Image]:
         fetch, largest = self._fetcher(spec), self._services.settings.max_object_bytes
+
+        def under_way() -> None:
+            self._under_way(len(rows) / self._pipeline.in_flight)
+
         if lease.attempt > 1:
             with self._in_turn(lease, self._turns.alone()):
                 return self._careful.run(lease, rows, fetch)
         with self._turns.shared(wait=False) as has_turn:
             if has_turn:
-                return self._pipeline.run(rows, fetch, self._under_way, largest)
+                return self._pipeline.run(rows, fetch, under_way, largest)
         with self._in_turn(lease, self._turns.shared()):
-            return self._pipeline.run(rows, fetch, self._under_way, largest)
+            return self._pipeline.run(rows, fetch, under_way, largest)
 
     @contextmanager
     def _in_turn(self, lease: Lease, turn: AbstractContextManager[object]) -> Iterator[None]:

@@ -36,6 +36,9 @@ READY = "ready"
 WORTH = 1.03
 """More processes hold more copies of the model: they must gain this much."""
 
+CLOSE = 1.5
+"""What was slower than the fastest by more than that is not measured again."""
+
 PATIENCE_S = 300.0
 """How long probes may take to load their model and measure; some seconds is usual."""
 
@@ -63,14 +66,8 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     if (known := _read(kept)) is not None:
         log.info("known how to share the cores", **asdict(known))
         return known
-    found: list[Split] = []
     candidates = _candidates()
-    for processes in candidates:
-        rate = _measure(_environments(processes, environment))
-        if rate is None:
-            break  # not enough memory, most likely; more processes will not do either
-        found.append(Split(processes, threads_each(processes), round(rate, 2)))
-        log.info("measured", **asdict(found[-1]))
+    found = _tried(candidates, environment)
     best = _alone()
     for split in found:
         if split.images_per_s > best.images_per_s * WORTH:
@@ -78,6 +75,31 @@ def best_split(options: WorkerOptions, environment: Mapping[str, str]) -> Split:
     if len(found) == len(candidates):
         _write(kept, best, found)
     return best
+
+
+def _tried(candidates: Sequence[int], environment: Mapping[str, str]) -> list[Split]:
+    """Each number of processes, in two rounds of which the better counts: beside something else
+    one measurement alone is chance, and it is kept. Whatever follows one that fails is left out."""
+    found: dict[int, Split] = {}
+
+    def measure(processes: int) -> bool:
+        rate = _measure(_environments(processes, environment))
+        if rate is None:
+            return False
+        before = found[processes].images_per_s if processes in found else 0.0
+        found[processes] = Split(processes, threads_each(processes), round(max(rate, before), 2))
+        log.info("measured", processes=processes, images_per_s=round(rate, 2))
+        return True
+
+    for processes in candidates:
+        if not measure(processes):
+            break  # not enough memory, most likely; more processes will not do either
+    fastest = max((split.images_per_s for split in found.values()), default=0.0)
+    close = [split.processes for split in found.values() if split.images_per_s * CLOSE >= fastest]
+    if len(close) > 1:
+        for processes in close:
+            measure(processes)
+    return [*found.values()]
 
 
 def _alone() -> Split:

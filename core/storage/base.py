@@ -101,6 +101,9 @@ class Store(ABC):
             self.delete(last)
         return removed
 
+    def tidy(self, prefix: str) -> None:  # noqa: B027 (most stores have none)
+        """Remove directories that hold nothing: those below `prefix`, and its own."""
+
 
 def refuse_larger(key: str, size: int, max_bytes: int | None) -> None:
     """Raise ObjectTooLarge if `size` is over the limit."""

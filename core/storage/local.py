@@ -116,11 +116,14 @@ class LocalStore(Store):
 
     def delete_all(self, prefix: str, *, last: str = "") -> int:
         removed = super().delete_all(prefix, last=last) if os.path.isdir(self._root) else 0
+        self.tidy(prefix)
+        return removed
+
+    def tidy(self, prefix: str) -> None:
         top = os.path.join(self._root, prefix.rpartition("/")[0])
         for folder, _, _ in os.walk(top, topdown=False):
             with suppress(OSError):  # something else is in it
                 os.rmdir(folder)
-        return removed
 
     def _path(self, key: str) -> str:
         """The file `key` names. Raises ObjectNotFound if the key itself leads out of the root."""

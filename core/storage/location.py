@@ -89,6 +89,14 @@ class Location:
             return Location("file", os.path.join(self.root, name))
         return Location(self.scheme, self.root, f"{self.prefix}{name}/")
 
+    def split(self) -> tuple[Location, str]:
+        """The place this one is a child of, and the name it has there."""
+        if self.scheme == "file":
+            above, name = os.path.split(self.root)
+            return Location("file", above), name
+        above, slash, name = self.prefix.removesuffix("/").rpartition("/")
+        return Location(self.scheme, self.root, above + slash), name
+
     def contains(self, other: Location) -> bool:
         """Whether `other` is this place or lies below it."""
         if self.scheme != other.scheme:

@@ -127,6 +127,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
                 "name": "digits",
                 "version": "1",
                 "bytes": 1_234_567,
+                "claimed": False,
                 "task": "classification",
                 "input": "8x8 L",
                 "labels": 10,

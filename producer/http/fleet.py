@@ -32,6 +32,9 @@ class ServedModel(BaseModel):
     name: str = Field(examples=["digits"])
     version: str | None = Field(examples=["1"])
     bytes: int | None = Field(None, examples=[1_234_567])
+    claimed: bool = Field(
+        False, description="Somebody publishes, replaces or removes it, or was killed at that."
+    )
     task: str | None = Field(None, examples=["classification"])
     input: str | None = Field(None, examples=["8x8 L"])
     labels: int | None = Field(None, examples=[10])

@@ -66,6 +66,25 @@ def test_what_was_kept_and_damaged_is_measured_again(
     assert best_split(options_of(environment), environment).processes == 1
 
 
+def test_one_measurement_beside_something_else_decides_nothing(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is close is measured twice, in turns, and the better counts."""
+    rates = {1: [100.0, 90.0], 2: [80.0, 140.0], 4: [50.0]}
+    asked: list[int] = []
+
+    def measure(probes: Sequence[Mapping[str, str]]) -> float:
+        asked.append(len(probes))
+        return rates[len(probes)].pop(0)
+
+    monkeypatch.setattr(split, "_candidates", lambda: [1, 2, 4])
+    monkeypatch.setattr(split, "_measure", measure)
+    assert best_split(options_of(environment), environment) == split.Split(
+        2, supervisor.threads_each(2), 140.0
+    )
+    assert asked == [1, 2, 4, 1, 2]
+
+
 def test_a_split_that_fails_is_not_taken_and_nothing_is_kept(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

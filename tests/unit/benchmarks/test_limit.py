@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import signal
 import threading
 from argparse import Namespace
 from pathlib import Path
@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from benchmarks import limit
-
-WITHIN_S = 20
 
 
 def test_a_loop_turns_once_at_least_and_counts_cpu_not_time() -> None:
@@ -33,23 +31,33 @@ def test_a_loop_goes_on_for_its_seconds() -> None:
     assert len(turns) > 1
 
 
-def test_the_one_that_fails_tells_why_before_the_others_tell_that_it_did(tmp_path: Path) -> None:
-    barrier, answers = threading.Barrier(2), queue.SimpleQueue[Any]()
+def asked(model: Path, images: Path) -> Namespace:
+    return Namespace(
+        model=model,
+        images=images,
+        engine="tensorflow",
+        precision="float32",
+        exact_decode=False,
+        seconds=0.01,
+        in_turns=False,
+    )
 
-    def other() -> None:
-        try:
-            barrier.wait(WITHIN_S)
-        except threading.BrokenBarrierError as error:
-            answers.put(type(error).__name__)
 
-    waiting = threading.Thread(target=other)
-    waiting.start()
-    asked = Namespace(model=tmp_path / "none", engine="tensorflow", precision="float32")
-    limit._one_core(asked, barrier, answers)  # type: ignore[arg-type]
-    waiting.join(WITHIN_S)
-    first, second = answers.get(timeout=1), answers.get(timeout=1)
-    assert "none" in first
-    assert second == "BrokenBarrierError"
+def test_the_reason_is_told_and_not_that_others_waited(tmp_path: Path) -> None:
+    with pytest.raises(limit.NotMeasured, match="no-bundle"):
+        limit.on_all_cores(asked(tmp_path / "no-bundle", tmp_path))
+
+
+class Deadly:
+    """Kills whoever is given it, as a kernel without memory does."""
+
+    def __reduce__(self) -> Any:
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_nobody_waits_for_a_process_that_was_killed() -> None:
+    with pytest.raises(limit.NotMeasured, match="BrokenProcessPool"):
+        limit.on_all_cores(Deadly())  # type: ignore[arg-type]
 
 
 def test_who_asks_is_told_the_reason(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_each_version_is_listed_with_its_facts(run: Invoke, shelf: Path) -> None
         "name": "tiny",
         "version": "10",
         "bytes": sum(file.stat().st_size for file in files),
+        "claimed": False,
         "task": "classification",
         "input": "8x8 RGB",
         "labels": 3,
@@ -215,3 +216,19 @@ def test_every_option_of_each_is_explained_and_names_its_variable(run: Invoke) -
         for word in ("MILLRACE_MODELS", "MILLRACE_JSON"):
             assert word in shown
     assert "MILLRACE_FROM" in run("models", "pull", "--help").out
+
+
+def test_the_claim_of_one_who_was_killed_is_told_and_removed(run: Invoke, shelf: Path) -> None:
+    claim = shelf / "tiny" / ".10.claim"
+    claim.touch()
+    before = listed(run, shelf)
+    assert [name for name, row in before.items() if row["claimed"]] == ["tiny:10"]
+    table = run("models", "--models", str(shelf)).out.splitlines()
+    assert [line.split()[0] for line in table if line.endswith("claimed")] == ["tiny:10"]
+    removed = run("models", "rm", "tiny:10", "--claim", "--models", str(shelf), "--yes", "--json")
+    assert json.loads(removed.out)["objects_removed"] == 1
+    assert not claim.exists()
+    after = listed(run, shelf)
+    assert after["tiny:10"] == before["tiny:10"] | {"claimed": False}
+    again = run("models", "rm", "tiny:10", "--claim", "--models", str(shelf), "--yes")
+    assert again.code == ExitCode.NOT_FOUND

@@ -9,7 +9,7 @@ import pytest
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.errors import ModelError, ModelNotFound, StorageUnavailable, UsageError
 from millrace.core.model_ref import ModelRef
-from millrace.core.repository import Repository, local_path
+from millrace.core.repository import Repository, claim_name, local_path
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
 
@@ -147,6 +147,27 @@ def test_every_version_s_place_is_told_also_of_what_is_no_bundle_yet(shelf: Shel
     }
     files = shelf.repository.files(shelf.repository.resolve(ModelRef("m", "9")))
     assert whole.bytes == sum(item.size for item in files)
+
+
+def test_a_claim_keeps_a_version_s_place(shelf: Shelf) -> None:
+    shelf.put("m", "1")
+    for path in (
+        "m/.1.claim",
+        "m/.2.claim",
+        "m/..claim",
+        "m/.a b.claim",
+        ".n/.1.claim",
+        ".1.claim",
+    ):
+        shelf.store.put(shelf.location.prefix + path, b"")
+    found = shelf.repository.shelves()
+    assert [(each.version, each.claimed, each.complete) for each in found] == [
+        ("1", True, True),
+        ("2", True, False),
+    ]
+    assert found[1].files == []
+    assert shelf.repository.versions("m") == ["1"]
+    assert claim_name("1") == ".1.claim"
 
 
 def test_a_bundle_is_fetched_as_it_is(shelf: Shelf, tmp_path: Path) -> None:

@@ -96,6 +96,36 @@ def test_an_epoch_whose_weights_cannot_be_saved_does_not_count(tmp_path: Path) -
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
+def made(path: Path, what: str) -> Path:
+    path.mkdir()
+    (path / what).touch()
+    return path
+
+
+def test_a_bundle_takes_the_place_of_the_last(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for what in ("first", "second"):
+        run.put_bundle(made(tmp_path / "new", what))
+        assert [file.name for file in run.bundle.iterdir()] == [what]
+    assert [*tmp_path.iterdir()] == [run.bundle]
+
+
+def test_the_last_bundle_is_back_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.put_bundle(made(tmp_path / "new", "first"))
+    with pytest.raises(StorageUnavailable):
+        run.put_bundle(tmp_path / "never made")
+    assert [file.name for file in run.bundle.iterdir()] == ["first"]
+
+
+def test_a_bundle_that_was_put_aside_when_the_run_was_killed_is_not_lost(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    made(tmp_path / ".old-bundle", "first")
+    with pytest.raises(StorageUnavailable):
+        run.put_bundle(tmp_path / "never made")
+    assert [file.name for file in run.bundle.iterdir()] == ["first"]
+
+
 def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from millrace.models.run_directory import open_run\n"

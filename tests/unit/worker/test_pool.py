@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 
-from millrace.worker.pool import ChunkPool, all_under_way
+from millrace.worker.pool import MOST, ChunkPool, all_under_way
 from tests.support import wait_until
 
 
@@ -75,13 +75,12 @@ def ignored(result: object) -> None:
 def test_no_further_chunk_is_wanted_until_the_images_of_all_are_under_way(hub: Hub) -> None:
     pool = ChunkPool(3)
     pool.start()
-    assert pool.num_processes == 3
     may_enter, entered, may_end = threading.Event(), threading.Event(), threading.Event()
 
     def chunk() -> None:
         assert may_enter.wait(20)
-        all_under_way()
-        all_under_way()  # saying it twice changes nothing
+        all_under_way(1.5)
+        all_under_way(0.0)  # saying it twice changes nothing
         entered.set()
         assert may_end.wait(20)
 
@@ -96,7 +95,27 @@ def test_no_further_chunk_is_wanted_until_the_images_of_all_are_under_way(hub: H
     may_end.set()
     first.get(20)
     second.get(20)
-    assert pool.num_processes == 3
+    wait_until(lambda: pool.num_processes == MOST)
+    pool.stop()
+
+
+def test_of_small_chunks_more_are_wanted_until_they_fill_the_pipeline(hub: Hub) -> None:
+    pool = ChunkPool(3)
+    pool.start()
+    may_end = threading.Event()
+
+    def chunk() -> None:
+        all_under_way(0.125)
+        assert may_end.wait(20)
+
+    for _ in range(7):
+        pool.apply_async(chunk, callback=ignored)
+        wait_until(lambda: pool.num_processes == MOST)
+    last = pool.apply_async(chunk, callback=ignored)
+    wait_until(lambda: pool.num_processes == 3)
+    may_end.set()
+    last.get(20)
+    wait_until(lambda: pool.num_processes == MOST)
     pool.stop()
 
 
@@ -104,9 +123,9 @@ def test_a_chunk_that_ends_before_its_images_are_under_way_makes_room(hub: Hub) 
     pool = ChunkPool(2)
     pool.start()
     pool.apply_async(lambda: None, callback=ignored).get(20)
-    wait_until(lambda: pool.num_processes == 2)
+    wait_until(lambda: pool.num_processes == MOST)
     pool.stop()
 
 
 def test_outside_a_chunk_nothing_is_said() -> None:
-    all_under_way()
+    all_under_way(1.0)

@@ -39,6 +39,7 @@ def test_a_place_contains_itself_and_its_children(bucket: str, prefix: str, name
         assert place.contains(place.child(name))
         assert not place.child(name).contains(place)
         assert Location.parse(place.child(name).uri) == place.child(name)
+        assert place.child(name).split() == (place, name)
 
 
 def test_a_path_is_made_absolute() -> None:

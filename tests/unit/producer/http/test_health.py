@@ -50,7 +50,7 @@ def test_what_does_not_answer_is_told(services: Services, monkeypatch: pytest.Mo
 def test_who_asks_for_models_while_they_are_listed_is_told_the_last_ones(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, begun, models = threading.Event(), threading.Event(), [ListedModel("tiny", "1", 5)]
+    gate, begun, models = threading.Event(), threading.Event(), [ListedModel("tiny", "1", 5, False)]
 
     def list_slowly(_: object) -> list[ListedModel]:
         begun.set()
