@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
-from tests.support import ROOT, random_pixels, running_worker
+from tests.support import ROOT, random_pixels, running_server, running_worker
 
 README = (ROOT / "README.md").read_text()
 
@@ -67,6 +69,13 @@ def test_the_five_things_people_do(tmp_path: Path, redis_url: str) -> None:
         assert "completed with errors" in watched
         polled = python(block("Poll", "python"))
     assert polled.splitlines()[-1] == "completed_with_errors 20 1"
+    program, command, *arguments = block("Poll", "sh", 1).split()
+    assert (program, command) == ("millrace", "serve")
+    with running_server(*arguments, env=worker_env, log=tmp_path / "server.log") as server:
+        with urlopen(f"{server.url}/v1/jobs/holiday") as answer:
+            assert json.load(answer)["counts"]["succeeded"] == 20
+        with urlopen(f"{server.url}/jobs/holiday") as page:
+            assert "holiday" in page.read().decode()
     shell(block("Read the results", "sh"))
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     assert len(lines) == 22
@@ -81,7 +90,15 @@ def test_the_variables_and_commands_the_readme_names_are_those_we_have() -> None
     commands = get_command(app).commands  # type: ignore[attr-defined]
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     used = re.findall(r"^millrace (\w+) (.*)$", shell, re.MULTILINE)
-    assert {name for name, _ in used} >= {"run", "enqueue", "worker", "status", "results", "errors"}
+    assert {name for name, _ in used} >= {
+        "run",
+        "enqueue",
+        "worker",
+        "status",
+        "serve",
+        "results",
+        "errors",
+    }
     for name, arguments in used:
         options = {option for param in commands[name].params for option in param.opts}
         assert set(re.findall(r"(?<=\s)--[a-z-]+", f" {arguments}")) <= options, name
