@@ -34,6 +34,7 @@ from millrace.core.sizes import (
     MAX_PART_BYTES,
     MAX_SPEC_BYTES,
     MAX_SUMMARY_BYTES,
+    MIB,
 )
 from millrace.core.storage import Location, Store, Stores
 from millrace.core.storage.base import refuse_larger
@@ -57,6 +58,8 @@ from millrace.core.topology import (
 )
 
 READ_AHEAD = 8
+READ_AHEAD_BYTES = 16 * MIB
+"""Chunks read before they are asked for: so many at most, and no more bytes, but one chunk."""
 CONFLICTS = 5
 
 
@@ -221,18 +224,23 @@ class JobDirectory:
     def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes | None]:
         """`read_chunk` of each of these chunks, in their order.
 
-        Some are fetched ahead: one request after another would take a large job hours.
+        Some are fetched ahead, as many as their sizes allow: one request after another would take
+        a large job hours.
         """
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read-chunks") as pool:
             pending: deque[Future[bytes | None]] = deque()
             numbers = iter(chunks)
             try:
+                ahead, largest = 1, 1
                 while True:
-                    for chunk in islice(numbers, READ_AHEAD - len(pending)):
+                    for chunk in islice(numbers, max(0, ahead - len(pending))):
                         pending.append(pool.submit(carried(self.read_chunk), plan, chunk))
                     if not pending:
                         return
-                    yield pending.popleft().result()
+                    body = pending.popleft().result()
+                    largest = max(largest, len(body or b""))
+                    ahead = min(READ_AHEAD, max(1, READ_AHEAD_BYTES // largest))
+                    yield body
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis.exceptions import WatchError
 
 from millrace.core.bitmaps import bitmap
 from millrace.core.claims import ModelIdentity
-from millrace.core.errors import CorruptRecord, JobConflict
+from millrace.core.errors import CorruptRecord, JobConflict, JobNotFound
 from millrace.core.job import JobSpec, JobState, Priority
 from millrace.core.outcome import decode_outcome
 from millrace.core.record import (
@@ -216,6 +217,21 @@ class JobStore:
         with self.redis.errors():
             text = self.redis.raw.hget(JobKeys(job).record, "spec")
         return spec_of(job, text)
+
+    def specs(self, jobs: Sequence[str]) -> list[JobSpec | None]:
+        """Those of several jobs, in one round trip; None for what is no job."""
+        with self.redis.errors():
+            pipe = self.redis.raw.pipeline(transaction=False)
+            for job in jobs:
+                pipe.hget(JobKeys(job).record, "spec")
+            texts = pipe.execute()
+        found: list[JobSpec | None] = []
+        for job, text in zip(jobs, texts, strict=True):
+            try:
+                found.append(spec_of(job, text))
+            except (JobNotFound, CorruptRecord):
+                found.append(None)
+        return found
 
     def snapshot(self, job: str) -> Snapshot:
         """The record and all that is told beside it, the record first. Raises JobNotFound."""

@@ -12,7 +12,9 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 
 import orjson
 
@@ -27,7 +29,7 @@ from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import JobStore, Snapshot
 from millrace.core.log import about, get_logger
 from millrace.core.notify.delivery import DeliveryState
-from millrace.core.notify.outbox import Outbox
+from millrace.core.notify.outbox import Due, Outbox
 from millrace.core.notify.post import NotTakenError, post
 from millrace.core.notify.rules import Rules
 from millrace.core.notify.signature import signed
@@ -45,7 +47,13 @@ JITTER = 0.2
 MAX_AGE_S = 3 * 86_400.0
 """An end that nobody took in three days is told no more."""
 LOOK_AT = 1000
-"""So many of those that are due, the longest due first, are shared out at a time."""
+"""So many of those that are due, the longest due first, are read at a time."""
+MOST_LOOKS = 20
+"""So often at each look for what is due."""
+MOST_RECEIVERS = 16
+"""So many are told at a time; the others' turn comes as these end."""
+AT_A_TIME = 16
+"""Ends told to a receiver before it is looked whether another one waits for a thread."""
 ENDED = "job.ended"
 
 
@@ -81,22 +89,28 @@ class Notifier:
         return sum(map(self.tell, self.due().values()))
 
     def due(self) -> dict[str, list[str]]:
-        """Jobs whose end is due to be told and may be told from here, by their receiver."""
+        """Jobs whose end is due to be told and may be told from here, by their receiver: some of
+        each, so that who has thousands, or may not be told from here, hides nobody."""
         found: dict[str, list[str]] = {}
-        for job in self._outbox.due(LOOK_AT):
-            receiver = self._receiver(job)
-            if receiver is None:
-                continue
-            if not self._keys:
-                if not self._said_so:
-                    log.warning("ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set")
-                    self._said_so = True
+        for some in islice(self._outbox.due(LOOK_AT), MOST_LOOKS):
+            for job, receiver in self._receivers(some):
+                if not self._keys:
+                    if not self._said_so:
+                        log.warning(
+                            "ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set"
+                        )
+                        self._said_so = True
+                    return {}
+                jobs = found.setdefault(receiver, [])
+                if len(jobs) < AT_A_TIME:
+                    jobs.append(job)
+            if sum(len(jobs) == AT_A_TIME for jobs in found.values()) >= MOST_RECEIVERS:
                 break
-            found.setdefault(receiver, []).append(job)
         return found
 
     def tell(self, jobs: Iterable[str]) -> int:
-        """Try each of these that no other process has taken; returns how many were tried."""
+        """Try these that no other process has taken, one receiver's, until one is not taken;
+        returns how many were tried."""
         tried = 0
         for job in jobs:
             if self._stopping.is_set():
@@ -107,37 +121,40 @@ class Notifier:
                 self._taken.add(job)
                 try:
                     with about(job=job):
-                        self._try(job, attempt)
+                        taken = self._try(job, attempt)
                 finally:
                     self._taken.discard(job)
+                if not taken:
+                    break  # the others would hold this thread as long, for nothing
         return tried
 
-    def _receiver(self, job: str) -> str | None:
-        """Whose it is; None if it is not told from here, or is no job that is to be told."""
-        try:
-            spec = self._store.spec(job)
-            self._stores.allowed.check(spec.input.uri, spec.output)
-        except LocationNotAllowed:
-            return None
-        except (JobNotFound, CorruptRecord) as error:
-            log.warning("nothing is told of what is no job", job=job, error=error.message)
-            spec = None
-        if spec is None or spec.notify is None:
-            self._outbox.forget(job)
-            return None
-        return Target.parse(spec.notify).origin
+    def _receivers(self, due: Sequence[Due]) -> Iterator[tuple[str, str]]:
+        """Each job that may be told from here, and whose it is. What is no job that is to be told
+        is dropped, and what nobody tried in `MAX_AGE_S` given up."""
+        for (job, for_s), spec in zip(due, self._store.specs([job for job, _ in due]), strict=True):
+            if spec is None or spec.notify is None:
+                log.warning("nothing is told of what is no job", job=job)
+                self._outbox.forget(job)
+            elif for_s > MAX_AGE_S:
+                self._outbox.settle(job, DeliveryState.GIVEN_UP, "nobody could tell it in time")
+                log.error("gave up telling the end of a job that nobody tried to tell", job=job)
+            else:
+                with suppress(LocationNotAllowed):
+                    self._stores.allowed.check(spec.input.uri, spec.output)
+                    yield job, Target.parse(spec.notify).origin
 
-    def _try(self, job: str, attempt: int) -> None:
+    def _try(self, job: str, attempt: int) -> bool:
+        """Whether it is settled for good, taken or not to be told at all."""
         try:
             snapshot = self._store.snapshot(job)
         except (JobNotFound, CorruptRecord) as error:
             log.warning("nothing is told of what is no job", error=error.message)
             self._outbox.forget(job)
-            return
+            return True
         record = snapshot.record
         if record.spec.notify is None or not record.state.terminal:
             self._outbox.forget(job)
-            return
+            return True
         target = Target.parse(record.spec.notify)
         bound = log.bind(to=target.origin, attempt=attempt)
         try:
@@ -148,16 +165,17 @@ class Notifier:
             if last or _age_s(snapshot) + pause_s > MAX_AGE_S:
                 self._outbox.settle(job, DeliveryState.GIVEN_UP, str(failure))
                 bound.error("gave up telling the end of the job", error=str(failure))
-                return
+                return False
             self._outbox.settle(job, DeliveryState.WAITING, str(failure), again_in_s=pause_s)
             bound.warning(
                 "could not tell the end of the job",
                 error=str(failure),
                 again_in_s=round(pause_s, 1),
             )
-        else:
-            self._outbox.settle(job, DeliveryState.DELIVERED)
-            bound.info("told the end of the job")
+            return False
+        self._outbox.settle(job, DeliveryState.DELIVERED)
+        bound.info("told the end of the job")
+        return True
 
     def _send(self, target: Target, snapshot: Snapshot) -> None:
         """Raises NotTakenError."""

@@ -11,15 +11,11 @@ from contextlib import suppress
 from millrace.core.errors import MillraceError
 from millrace.core.finalize import Finalizer
 from millrace.core.log import get_logger
-from millrace.core.notify.notifier import Notifier
+from millrace.core.notify.notifier import MOST_RECEIVERS, Notifier
 from millrace.core.periodic import Periodic
 
 log = get_logger(__name__)
 
-MOST_RECEIVERS = 16
-"""So many are told at a time; the others' turn comes as these end."""
-AT_A_TIME = 16
-"""Ends told to a receiver before it is looked whether another one waits for a thread."""
 STOPS_WITHIN_S = 5.0
 
 
@@ -50,7 +46,7 @@ class Notifying:
             if receiver not in self._telling and len(self._telling) < MOST_RECEIVERS:
                 thread = threading.Thread(
                     target=self._tell,
-                    args=(receiver, jobs[:AT_A_TIME]),
+                    args=(receiver, jobs),
                     name="notify",
                     daemon=True,
                 )

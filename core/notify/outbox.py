@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from millrace.core.notify.delivery import DeliveryState
 from millrace.core.redis_client import RedisClient
 from millrace.core.topology import NOTIFICATIONS, JobKeys
+
+
+class Due(NamedTuple):
+    """A job whose notification is to be tried, and for how many seconds it has been."""
+
+    job: str
+    for_s: float
 
 
 class Outbox:
@@ -13,15 +23,29 @@ class Outbox:
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
-    def due(self, limit: int) -> list[str]:
-        """Jobs whose notification is to be tried now, the longest due first."""
+    def due(self, at_a_time: int) -> Iterator[list[Due]]:
+        """Jobs whose notification is to be tried now, the longest due first, so many at a time."""
         with self._redis.errors():
             seconds, micros = self._redis.raw.time()
-            now_ms = seconds * 1000 + micros // 1000
-            jobs = self._redis.raw.zrange(
-                NOTIFICATIONS, "-inf", now_ms, byscore=True, offset=0, num=limit
-            )
-        return [job.decode(errors="replace") for job in jobs]
+        now_ms = seconds * 1000 + micros // 1000
+        passed = 0
+        while True:
+            with self._redis.errors():
+                found = self._redis.raw.zrange(
+                    NOTIFICATIONS,
+                    "-inf",
+                    now_ms,
+                    byscore=True,
+                    offset=passed,
+                    num=at_a_time,
+                    withscores=True,
+                )
+            if not found:
+                return
+            yield [
+                Due(job.decode(errors="replace"), (now_ms - at_ms) / 1000) for job, at_ms in found
+            ]
+            passed += len(found)
 
     def take(self, job: str, lease_s: float) -> int:
         """Be the one who tries it; which try it is, or 0 if another does, or there is none.

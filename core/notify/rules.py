@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from millrace.core.errors import UsageError
+from millrace.core.log import get_logger
 from millrace.core.notify.target import IPAddress, Target, host_of
 from millrace.core.settings import NotifySettings
+
+log = get_logger(__name__)
 
 _HINT = "MILLRACE_NOTIFY_HOSTS or MILLRACE_NOTIFY_ALLOW_PRIVATE allow it"
 
@@ -35,12 +38,15 @@ _METADATA = [
     for text in (
         "169.254.169.254",
         "100.100.100.200",
+        "168.63.129.16",
         "192.0.0.192",
         "fd00:ec2::254",
         "fd20:ce::254",
     )
 ]
 """Where clouds answer their machines' questions; some lie among private addresses."""
+_ODD = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10")]
+"""Of protocols and times gone by; Python takes some of them for public."""
 _TRANSLATED = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48")]
 """NAT64: the last four bytes are an IPv4 address."""
 
@@ -53,7 +59,7 @@ def reach_of(address: IPAddress) -> Reach:
         inner = _carried(address)
         if inner is not None:
             return Reach.PUBLIC if reach_of(inner) is Reach.PUBLIC else Reach.NEVER
-    if address in _METADATA:
+    if address in _METADATA or any(address in network for network in _ODD):
         return Reach.NEVER
     if any(address in network for network in _PRIVATE):
         return Reach.PRIVATE
@@ -98,10 +104,14 @@ class Rules:
     def check_address(self, target: Target, address: IPAddress) -> None:
         """An address that the target's host stands for."""
         reach = reach_of(address)
+        # Whoever reads a job's status is not told what names of our network stand for.
+        what = f"{target.origin} stands for a {reach} address"
         if reach is Reach.NEVER:
-            raise UsageError(f"{target.origin}: {address} is a {reach} address; it is not notified")
+            log.info("not notified", to=target.origin, address=str(address))
+            raise UsageError(f"{what}; it is not notified")
         if reach is Reach.PRIVATE and not self._may_be_private(target):
-            raise UsageError(f"{target.origin}: {address} is a {reach} address", hint=_HINT)
+            log.info("not notified", to=target.origin, address=str(address))
+            raise UsageError(what, hint=_HINT)
         if reach is Reach.PUBLIC and target.scheme == "http" and target.host not in self.hosts:
             raise UsageError(f"{target.origin} would be notified in the clear: use https")
 

@@ -66,6 +66,7 @@ async def predict(
     """The workers' answer to one picture, ahead of the images of jobs that wait. It is neither kept
     nor listed. A picture that cannot be read is a problem with its `stage` and `code`."""
     backend: Backend = request.app.state.backend
+    backend.predictions.refuse_crowd()  # before a picture is read
     longest = backend.settings.predict_timeout_s
     answer = await backend.predictions.predict(
         await picture.read(), ModelRef.parse(model), top_k, min(timeout_s or longest, longest)

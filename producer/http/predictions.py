@@ -92,8 +92,7 @@ class Predictions:
         """What the model says of a picture. Raises NotFound without a place for uploads,
         ModelNotFound, NoWorkers, Busy, ItemError for a picture that cannot be read, WaitTimeout.
         """
-        if self._open >= AT_ONCE:
-            raise Busy(f"{self._open} pictures are being predicted already")
+        self.refuse_crowd()
         began = time.monotonic()
         job = f"predict-{secrets.token_hex(12)}"
         self._open += 1
@@ -105,6 +104,11 @@ class Predictions:
             raise WaitTimeout(f"there was no answer within {timeout_s:g} s") from None
         finally:
             self._open -= 1
+
+    def refuse_crowd(self) -> None:
+        """Raises Busy if no more pictures may be asked about now."""
+        if self._open >= AT_ONCE:
+            raise Busy(f"{self._open} pictures are being predicted already")
 
     async def _answer(self, spec: JobSpec, picture: bytes, began: float) -> Answer:
         job = spec.job_id

@@ -131,11 +131,11 @@ class Watcher:
                 for event in watched.since(number):
                     number = event.number
                     yield event.frame
+                if watched.since(number) or self._stopping:
+                    continue  # it came while a slow listener took the ones before
                 if watched.over:
                     yield END
                     return
-                if watched.since(number) or self._stopping:
-                    continue
                 with move_on_after(HEARTBEAT_S) as waiting:
                     await news.wait()
                 if waiting.cancelled_caught:
@@ -150,7 +150,7 @@ class Watcher:
     @contextmanager
     def _listening(self, job: str, posted: Posted) -> Iterator[Watched]:
         watched = self._watched.get(job)
-        if watched is None:
+        if watched is None or watched.over:  # a new job of that name, or one that goes on
             watched = self._watched[job] = Watched(job, posted)
             watched.tell(posted)
         watched.listeners += 1
@@ -160,8 +160,8 @@ class Watcher:
             yield watched
         finally:
             watched.listeners -= 1
-            if not watched.listeners:
-                self._watched.pop(job, None)
+            if not watched.listeners and self._watched.get(job) is watched:
+                del self._watched[job]
 
     async def _look_on(self) -> None:
         """Until nobody listens."""

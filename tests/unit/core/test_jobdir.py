@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.cli.embedded_s3 import EmbeddedS3
+from millrace.core import jobdir
 from millrace.core.chunks import ChunkPlan
 from millrace.core.claims import ModelIdentity
 from millrace.core.errors import (
@@ -214,8 +215,23 @@ def test_a_reader_of_chunks_may_stop_early(directory: JobDirectory) -> None:
     assert isinstance(chunks, Generator)
     assert next(chunks) == b"zero\n"
     chunks.close()
-    assert next(asked) == READ_AHEAD
+    assert next(asked) == 1  # one alone, until it is known how large they are
     assert not [thread for thread in threading.enumerate() if "read-chunks" in thread.name]
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(10, READ_AHEAD), (40, 2), (1000, 1)])
+def test_of_large_chunks_fewer_are_read_ahead(
+    size: int, ahead: int, directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobdir, "READ_AHEAD_BYTES", 100)
+    for chunk in range(20):
+        directory.create_chunk(PLAN, chunk, b"x" * (size - 1) + b"\n")
+    asked = iter(range(20))
+    chunks = directory.read_chunks(PLAN, asked)
+    for _ in range(3):
+        next(chunks)
+    # The third was asked for when the second had been taken, and so many in all were under way.
+    assert next(asked) == 2 + ahead
 
 
 def test_a_chunk_that_cannot_be_read_is_raised_in_its_turn(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
+from millrace.core.notify import notifier
 from millrace.core.notify.delivery import DeliveryState
 from millrace.core.notify.notifier import MAX_AGE_S, Notifier
 from millrace.core.notify.outbox import Outbox
@@ -256,7 +257,46 @@ def test_a_try_that_ends_after_its_lease_changes_nothing(
     outbox.settle("j", DeliveryState.GIVEN_UP, "too late")
     found = told(services)
     assert (found.state, found.error) == (DeliveryState.DELIVERED, None)
-    assert outbox.due(10) == []
+    assert [*outbox.due(10)] == []
+
+
+def test_who_has_many_ends_hides_nobody_else_s(
+    services: Services, there: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "LOOK_AT", 3)
+    monkeypatch.setattr(notifier, "AT_A_TIME", 2)
+    with receiver(500, 500) as broken:
+        for number in range(8):
+            ended(services, tmp_path, broken.url, f"broken{number}")
+        ended(services, tmp_path, there.url, "other")
+        found = services.notifier.due()
+        assert [len(jobs) for jobs in found.values()] == [2, 1]
+        # What one did not take, the receiver's others are not tried for either.
+        assert services.notifier.tick() == 2
+        assert len(broken.received) == 1
+    assert [verified(came)["job_id"] for came in there.received] == ["other"]
+
+
+def test_what_nobody_may_tell_is_given_up_in_the_end_and_hides_nothing(
+    redis_url: str,
+    services: Services,
+    there: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifier, "LOOK_AT", 1)
+    for job in ("a", "b"):
+        ended(services, tmp_path / "elsewhere", there.url, job)
+    ended(services, tmp_path / "here", there.url, "c")
+    bounded = serviced(redis_url, allowed_locations=(tmp_path / "here").as_uri())
+    assert bounded.notifier.tick() == 0  # the input of all of them lies elsewhere
+    assert services.redis.raw.zcard(NOTIFICATIONS) == 3
+    long_ago = 1000 * (time.time() - MAX_AGE_S - 60)
+    services.redis.raw.zadd(NOTIFICATIONS, {"a": long_ago})
+    bounded.notifier.tick()
+    assert told(services, "a").state is DeliveryState.GIVEN_UP
+    assert told(services, "b").state is DeliveryState.WAITING
+    assert not there.received
 
 
 def test_without_a_secret_it_is_left_to_others(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core.notify import notifying
+from millrace.core.notify import notifier, notifying
 from millrace.core.notify.delivery import DeliveryState
 from millrace.core.notify.notifying import Notifying
 from millrace.core.services import Services
@@ -61,7 +61,7 @@ def test_a_receiver_that_hangs_holds_up_nobody_else_s(
 def test_more_is_told_to_a_receiver_than_fits_in_one_turn(
     services: Services, threads: Notifying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifying, "AT_A_TIME", 2)
+    monkeypatch.setattr(notifier, "AT_A_TIME", 2)
     monkeypatch.setattr(notifying, "MOST_RECEIVERS", 1)
     with receiver() as first, receiver() as second:
         for number in range(5):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +16,8 @@ import pytest
 from millrace.core.job import JobSpec
 from millrace.producer import control
 from millrace.producer.http import watch
+from millrace.producer.http.board import StatusBoard
+from millrace.producer.http.watch import Watcher
 from tests.support import wait_until
 from tests.unit.producer.http.conftest import Api
 from tests.unit.producer.support import listed_job, work
@@ -222,3 +226,44 @@ def test_a_server_that_stops_ends_its_streams(api: Api, spec: JobSpec) -> None:
         next(events)
         api.backend.wind_down()
         assert [*events] == []
+
+
+def test_what_ends_while_a_listener_is_slow_is_told_before_the_end(api: Api, spec: JobSpec) -> None:
+    """The last status comes in while the one before is being sent."""
+
+    async def frames() -> list[bytes]:
+        watcher = Watcher(api.services, StatusBoard(api.services, fresh_s=0))
+        stream = watcher.stream("j")
+        taken = [await anext(stream) for _ in range(3)]
+        work(api.services, spec, 0, 1, 2)
+        await watcher._look()
+        return [*taken, *[frame async for frame in stream]]
+
+    *_, last, end = asyncio.run(frames())
+    assert b'"state":"succeeded"' in last
+    assert end == watch.END
+
+
+def test_a_job_that_goes_on_is_told_anew_to_who_comes_then(api: Api, spec: JobSpec) -> None:
+    """Though somebody has still not taken the end it came to before."""
+
+    async def first_status() -> bytes:
+        watcher = Watcher(api.services, StatusBoard(api.services, fresh_s=0))
+        slow = watcher.stream("j")
+        for _ in range(3):
+            await anext(slow)
+        api.services.jobs.delete(spec)
+        await watcher._look()
+        listed_job(
+            api.services,
+            Path(spec.output.removeprefix("file://")) / "again",
+            images=6,
+            input=spec.input.model_dump(),
+        )
+        other = watcher.stream("j")
+        frames = [await anext(other) for _ in range(3)]
+        await slow.aclose()
+        await other.aclose()
+        return frames[-1]
+
+    assert b'"state":"running"' in asyncio.run(first_status())
