@@ -19,10 +19,11 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from millrace.core.errors import ItemError, Stage
 
 FORMATS = (
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA",
-    "ICO", "ICNS", "PCX", "SGI", "DDS", "PSD", "QOI",
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000",
+    "ICO", "ICNS", "PCX", "SGI", "DDS", "PSD", "QOI", "TGA",
 )  # fmt: skip
-"""What is decoded. Left out: formats that run other programs (EPS) or only wrap others."""
+"""What is decoded. Left out: formats that run other programs (EPS) or only wrap others. TGA comes
+last: it has no sign of its own, and many an ICO would do for one."""
 
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,18 +39,24 @@ TRANSPOSE = {
 _ORIENTATION = 0x0112
 
 
-def allow_pixels(max_pixels: int) -> None:
+def allow_pixels(max_pixels: int, *, no_more: bool = False) -> None:
     """Let `opened` alone decide what is a bomb: Pillow refuses pictures of twice its own limit.
+
+    With `no_more` Pillow refuses larger ones as well, in the whole process: it decodes what lies
+    inside an ICO before `opened` is told how large that is.
 
     Its remarks on odd files go nowhere; what matters becomes an error.
     """
     Image.init()
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels // 2 + 1)
+    limit = max_pixels // 2 + 1
+    Image.MAX_IMAGE_PIXELS = limit if no_more else max(Image.MAX_IMAGE_PIXELS or 0, limit)
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager
-def opened(data: bytes, *, max_pixels: int) -> Iterator[Image.Image]:
+def opened(
+    data: bytes, *, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> Iterator[Image.Image]:
     """An encoded picture, of which only the header is read yet, to be decoded within the block.
 
     Raises ItemError of stage `decode`: `empty`, `not_an_image`, `decompression_bomb`,
@@ -58,7 +65,7 @@ def opened(data: bytes, *, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise ItemError(Stage.DECODE, "empty", "the object holds no bytes")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _refuse_bomb(image, max_pixels)
             yield image
     except ItemError:
@@ -132,6 +139,8 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 _AVERAGED = ("L", "LA", "RGB", "RGBA", "CMYK")
 _GREEDY = ("WEBP", "JPEG2000", "AVIF")
 """Their decoders take up to 20 bytes of memory a pixel, twice as many as anything else here."""
+_SHOWN = tuple(name for name in FORMATS if name != "ICNS")
+"""An ICNS may hold a JPEG 2000 of any size, which nothing tells before it is decoded."""
 
 
 def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
@@ -141,8 +150,8 @@ def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
     It takes up to 10 bytes of memory for each of `max_pixels`: of formats whose decoders take
     more only half as many pixels are decoded.
     """
-    allow_pixels(max_pixels)
-    with opened(data, max_pixels=max_pixels) as image:
+    allow_pixels(max_pixels, no_more=True)
+    with opened(data, max_pixels=max_pixels, formats=_SHOWN) as image:
         if image.format in _GREEDY:
             _refuse_bomb(image, max_pixels // 2)
         image.draft("RGB", (2 * side, 2 * side))

@@ -225,6 +225,14 @@ def test_every_listed_format_is_read(form: str) -> None:
     assert np.abs(decoded.astype(int) - (200, 100, 50)).max() <= 8
 
 
+def test_an_icon_is_not_taken_for_a_tga() -> None:
+    """Whose header it would do for, its first image being as long as it is."""
+    pixels = random_pixels(5, (160, 160, 3))
+    data = encoded(Image.fromarray(pixels), "ICO", sizes=[(160, 160)])
+    assert data[16] == 1
+    assert (decoder(160, 160).decode(data) == pixels).all()
+
+
 @pytest.mark.parametrize("form", ["EPS", "PDF"])
 def test_formats_that_run_programs_are_not_read(form: str) -> None:
     assert refusal(encoded(quarters(), form)).code == "not_an_image"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from millrace.core import pictures
 from millrace.core.errors import ItemError, ObjectNotFound, SpecMismatch
@@ -20,6 +22,12 @@ from millrace.producer.web.job_files import JobFiles
 from millrace.producer.web.thumbnail_cache import ThumbnailCache
 from millrace.producer.web.thumbnails import Thumbnails
 from tests.unit.core.support import a_spec, created
+
+
+@pytest.fixture(autouse=True)
+def pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making one sets Pillow's global limit; the next test starts from Pillow's own."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
 
 
 @pytest.fixture
@@ -174,6 +182,35 @@ def test_greedy_formats_may_have_half_as_many_pixels(format: str, pixels: int) -
         pictures.thumbnail(file.getvalue(), side=192, max_pixels=pixels - 2)
 
 
+def test_what_lies_in_an_icon_is_held_to_the_limit_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded = list[tuple[int, int]]()
+    load = PngImageFile.load
+
+    def noted(image: PngImageFile) -> Any:
+        decoded.append(image.size)
+        return load(image)
+
+    file = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(file, "PNG")
+    said = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(file.getvalue()), 22)
+    monkeypatch.setattr(PngImageFile, "load", noted)
+    with pytest.raises(ItemError) as refused:
+        pictures.thumbnail(said + file.getvalue(), side=192, max_pixels=10_000)
+    assert (refused.value.code, decoded) == ("decompression_bomb", [])
+    found = pictures.thumbnail(said + file.getvalue(), side=192, max_pixels=90_000)
+    assert (opened(found).size, decoded[0]) == ((192, 192), (300, 300))
+
+
+def test_what_hides_its_size_until_it_is_decoded_is_not_shown() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(file, "ICNS")
+    with pytest.raises(ItemError) as refused:
+        pictures.thumbnail(file.getvalue(), side=192, max_pixels=10**7)
+    assert refused.value.code == "not_an_image"
+
+
 def test_an_object_over_the_limit_is_not_read(
     services: Services, made: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,18 +225,28 @@ def test_what_a_manifest_names_outside_the_input_is_not_read(
     services: Services, made: Thumbnails, tmp_path: Path
 ) -> None:
     photo(tmp_path / "secret.jpg")
-    photo(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "inside.jpg").symlink_to(tmp_path / "in" / "a.jpg")
     outside = ("../secret.jpg", "x/../../secret.jpg", str(tmp_path / "secret.jpg"))
-    spec = job_over(services, tmp_path, *map(ManifestRow, (*outside, "inside.jpg")))
-    seen = made.of(spec, 3, 192)
-    assert seen is not None
-    assert opened(seen.data).size == (192, 144)
+    spec = job_over(services, tmp_path, *map(ManifestRow, outside))
     for row in range(3):
         found = made.of(spec, row, 192)
         assert found is not None
         assert found.data == b""
         assert found.problem in ("outside_root", "object_not_found", "access_denied")
+
+
+def test_a_link_is_followed_as_a_worker_does(
+    services: Services, made: Thumbnails, tmp_path: Path
+) -> None:
+    """Wherever it leads: it is the word of whoever may write to the directory."""
+    photo(tmp_path / "elsewhere.jpg", (300, 300))
+    photo(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "inside.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "out.jpg").symlink_to("../elsewhere.jpg")
+    spec = job_over(services, tmp_path, ManifestRow("inside.jpg"), ManifestRow("out.jpg"))
+    for row, size in enumerate([(192, 144), (192, 192)]):
+        found = made.of(spec, row, 192)
+        assert found is not None
+        assert opened(found.data).size == size
 
 
 def test_nothing_is_read_for_a_forged_job(
