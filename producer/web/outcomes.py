@@ -13,6 +13,9 @@ from millrace.core.outcome import decode_outcome
 
 log = get_logger(__name__)
 
+_OF_AN_ERROR = {"message": "", "retryable": False, "attempts": None}
+"""What pages tell of one beside its stage and code. Objects are made by others, and may lack it."""
+
 
 def outcomes_of(
     directory: JobDirectory, spec: JobSpec, chunk: int, skipped: int = 0
@@ -25,6 +28,9 @@ def outcomes_of(
     try:
         body = directory.read_chunk(spec.plan, chunk) or b""
         for line in body.splitlines()[skipped:]:
-            yield decode_outcome(line)
+            outcome = decode_outcome(line)
+            if "error" in outcome:
+                outcome["error"] = _OF_AN_ERROR | outcome["error"]
+            yield outcome
     except (CorruptRecord, ObjectTooLarge) as error:
         log.warning("a chunk is damaged", job=spec.job_id, chunk=chunk, error=error.message)

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from millrace.core.errors import MillraceError
 from millrace.producer.http.access import Access, Caller, Role
 from millrace.producer.http.problems import Problem
-from millrace.producer.web.shown import FILTERS, TONES
+from millrace.producer.web.shown import FILTERS, TESTS, TONES
 from millrace.producer.web.static_files import static_url
 
 POLICY = (
@@ -55,6 +55,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     made.filters |= FILTERS
+    made.tests |= TESTS
     made.globals |= {"static": static_url, "tones": TONES, "version": version("millrace")}
     return made
 

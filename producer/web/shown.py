@@ -115,6 +115,16 @@ def compact(value: Any) -> str:
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 
+def are_classes(predictions: list[Any]) -> bool:
+    """Whether each is a class with a score, which a page has a drawing for."""
+    return all(
+        isinstance(one, dict)
+        and isinstance(one.get("label"), str)
+        and isinstance(one.get("score"), int | float)
+        for one in predictions
+    )
+
+
 FILTERS = {
     "visible": visible,
     "plain": plain,
@@ -129,3 +139,4 @@ FILTERS = {
     "words": words,
     "compact": compact,
 }
+TESTS = {"classes": are_classes}

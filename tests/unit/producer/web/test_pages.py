@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from millrace.core.bitmaps import bitmap
@@ -268,6 +269,31 @@ def test_a_damaged_chunk_takes_only_itself_away(client: httpx.Client, job: JobSp
     assert page.status_code == 200
     assert re.findall(r'<li class="shot"><a href="/jobs/j/images/(\d+)"', page.text) == ["2", "3"]
     assert "Not done yet" in client.get("/jobs/j/images/0").text
+
+
+def test_a_line_that_lacks_what_a_page_shows_takes_nothing_away(
+    client: httpx.Client, job: JobSpec
+) -> None:
+    a = {"label": "a", "score": 0.5}
+    lines: list[dict[str, object]] = [
+        {"key": "0.jpg", "etag": None, "error": {"stage": "decode", "code": "corrupt"}},
+        {"key": "1.jpg", "etag": None, "predictions": [{"score": 0.5}]},
+        {"key": "2.jpg", "etag": None, "predictions": [a, {}]},
+        {"key": "3.jpg", "etag": None, "predictions": [a, {"label": "b", "score": "0.4"}]},
+    ]
+    for chunk in range(2):
+        body = encode_lines(map(orjson.dumps, lines[2 * chunk : 2 * chunk + 2]))
+        object_of(job, chunk).write_bytes(body)
+    for path in ("", "/gallery"):
+        page = client.get(f"/jobs/j{path}")
+        assert page.status_code == 200
+        shown = re.findall(r'<li class="shot"><a href="/jobs/j/images/(\d+)"', page.text)
+        assert shown == ["0", "1", "2", "3"]
+        assert "[{&#34;score&#34;:0.5}]" in page.text
+    for row in range(4):
+        image = client.get(f"/jobs/j/images/{row}")
+        assert image.status_code == 200
+        assert "Attempts" not in image.text
 
 
 def test_a_label_is_sent_back_as_it_came(client: httpx.Client, job: JobSpec) -> None:
