@@ -19,6 +19,8 @@ from millrace.producer.http.access import operator, page_operator, viewer
 from millrace.producer.http.problems import answer
 
 UPLOAD_PATHS = frozenset({"/v1/predict", "/try"})
+SIGNING_IN = frozenset({"/login", "/logout"})
+"""What anybody may post to: one brings a token, the other takes nothing."""
 PASSED_OVER_BYTES = 64 * MIB
 PASSED_OVER_S = 5
 BODY_WITHIN_S = 120.0
@@ -52,10 +54,11 @@ class Envelope:
         limit = self._max_upload_bytes if path in UPLOAD_PATHS else self._max_body_bytes
         request = Request(scope)
         try:
+            # Whatever is posted acts; no other method sends anything that is taken.
+            posted = scope["method"] == "POST"
             if path.startswith("/v1/"):
-                # Whatever is posted acts; no other method sends anything that is taken.
-                await (operator if scope["method"] == "POST" else viewer)(request)
-            elif path in UPLOAD_PATHS:
+                await (operator if posted else viewer)(request)
+            elif posted and path not in SIGNING_IN:
                 await page_operator(request)
             if _said_length(scope) > limit:
                 raise HTTPException(413, _detail(limit), {"connection": "close"})
