@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from millrace.core.errors import UsageError
 
 MOST_PIECES = 10_000
-"""Signs of all the patterns together that one with braces stands for."""
+"""Signs of all the patterns of a job together, whatever stands in braces written out."""
 
 _Pieces = tuple[str, ...]
 _STAR, _FOLDERS = "*", "**/"
@@ -24,10 +24,10 @@ _STAR, _FOLDERS = "*", "**/"
 def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
     """A predicate over keys: matches an include (or there are none), and no exclude.
 
-    Raises UsageError for a pattern that cannot be read.
+    Raises UsageError for a pattern that cannot be read, and for more of them than any job needs.
     """
-    wanted = [compile_glob(pattern) for pattern in include]
-    unwanted = [compile_glob(pattern) for pattern in exclude]
+    globs = _compiled([*include, *exclude])
+    wanted, unwanted = globs[: len(include)], globs[len(include) :]
 
     def accepts(key: str) -> bool:
         if wanted and not any(glob.search(key) for glob in wanted):
@@ -40,6 +40,25 @@ def key_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str]
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """The regular expression a pattern means. Whatever the two hold, matching a key takes no more
     steps than its length times the pattern's: both come from whoever asks. Raises UsageError."""
+    return _read(pattern)[0]
+
+
+def _compiled(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+    globs, pieces = list[re.Pattern[str]](), 0
+    for pattern in patterns:
+        glob, more = _read(pattern)
+        globs.append(glob)
+        pieces += more
+        if pieces > MOST_PIECES:
+            raise UsageError(
+                f"the patterns have more than {MOST_PIECES:,} signs together, braces written out",
+                hint="name the images in a manifest",
+            )
+    return globs
+
+
+def _read(pattern: str) -> tuple[re.Pattern[str], int]:
+    """What a pattern means, and how many pieces that has."""
     if not pattern:
         raise UsageError("an empty pattern matches nothing")
     path = pattern.removesuffix("/")
@@ -50,8 +69,9 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     with warnings.catch_warnings():
         # That a set might mean something else in a future Python's regular expressions.
         warnings.simplefilter("ignore", FutureWarning)
-        ways = map(_expression, _ways(path.removeprefix("/"), pattern))
-        return re.compile(f"{start}(?:{'|'.join(ways)}){end}", re.DOTALL)
+        ways = _ways(path.removeprefix("/"), pattern)
+        any_of_them = "|".join(map(_expression, ways))
+        return re.compile(f"{start}(?:{any_of_them}){end}", re.DOTALL), _size(ways)
 
 
 def _ways(text: str, pattern: str) -> list[_Pieces]:

@@ -103,6 +103,13 @@ def test_a_pattern_stands_for_so_many_at_most(pattern: str) -> None:
         compile_glob(pattern)
 
 
+def test_the_patterns_of_a_job_are_counted_together() -> None:
+    some = ["*?" * 400] * 6
+    key_filter(some, some)
+    with pytest.raises(UsageError, match="together"):
+        key_filter(some, [*some, "*?" * 400])
+
+
 braces = st.lists(
     st.sampled_from(["a", "b", "*", "?", "/", "/**/", "{a,ab}", "{*a,b}", "{a/b,b}", "{a*,{b,a}}"]),
     min_size=1,
