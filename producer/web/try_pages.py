@@ -43,6 +43,7 @@ async def ask(
     backend = dashboard(request).backend
     limit = backend.settings.max_upload_bytes
     try:
+        backend.predictions.refuse_crowd()  # before a picture is read
         content = await picture.read(limit + 1)
         if len(content) > limit:
             raise ObjectTooLarge(f"the picture is larger than {shown_bytes(limit)}")

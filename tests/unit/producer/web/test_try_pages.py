@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from starlette.datastructures import UploadFile
 
 from millrace.core.services import Services
+from millrace.producer.http import predictions
 from tests.unit.core.test_fleet import ONE
 
 PICTURE = {"picture": ("<b>.png", b"no picture", "image/png")}
@@ -43,6 +45,19 @@ def test_no_picture_and_too_large_a_picture(client: httpx.Client) -> None:
         assert answer.status_code == 413
         assert answer.text.startswith(begins)
         assert "body is larger than" in answer.text
+
+
+def test_a_crowd_is_refused_before_the_picture_is_read(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> bytes:
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(predictions, "AT_ONCE", 0)
+    monkeypatch.setattr(UploadFile, "read", read)
+    answer = client.post("/try", data={"model": "tiny"}, files=PICTURE)
+    assert answer.status_code == 200
+    assert "pictures are being predicted already" in answer.text
 
 
 def test_a_viewer_may_not_ask(looker: httpx.Client) -> None:
