@@ -15,6 +15,7 @@ from millrace.core.storage.allowed import VARIABLE
 from millrace.producer.http.board import StatusBoard
 from millrace.producer.http.lister import Lister
 from millrace.producer.http.predictions import Predictions
+from millrace.producer.http.previews import Previews
 from millrace.producer.http.ready import ReadyChecks
 from millrace.producer.http.settings import HttpSettings
 from millrace.producer.http.shelf import Shelf
@@ -24,7 +25,9 @@ from millrace.producer.http.watch import Watcher
 
 TAKE_UP_S = 15.0
 CLEAR_S = 120.0
-PREVIEWS_AT_ONCE = 4
+READERS = 16
+"""Threads of those who wait for storage. Who waits for Redis alone has others, which storage that
+stands still does not take away."""
 
 
 class Backend:
@@ -45,7 +48,8 @@ class Backend:
             services.notifier, services.finalizer, services.settings.reconcile_s
         )
         self.streams = Streams()
-        self.previews = CapacityLimiter(PREVIEWS_AT_ONCE)
+        self.previews = Previews(services)
+        self.readers = CapacityLimiter(READERS)
         self.verifier = Verifier(services)
         self.shelf = Shelf(services)
         self.predictions = Predictions(services, settings.uploads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,21 +13,16 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import Busy
-from millrace.core.job import JobSpec
 from millrace.producer.http.access import Caller, operator, viewer
-from millrace.producer.http.backend import PREVIEWS_AT_ONCE, Backend
+from millrace.producer.http.backend import Backend
 from millrace.producer.http.jobs import JSON, NO_STORE
 from millrace.producer.http.problems import responses
 from millrace.producer.http.requests import JobIdPath, JobRequest, spec_of_request
 from millrace.producer.http.verifier import Check
-from millrace.producer.preview import Preview, preview
 
 router = APIRouter(prefix="/v1", tags=["checks"])
 
-PREVIEW_OBJECTS = 100_000
-"""Looked at, whether they are images of the job or not."""
-PREVIEW_S = 20.0
+PREVIEW_WITHIN_S = 20.0
 
 
 class PreviewModel(BaseModel):
@@ -94,25 +88,10 @@ async def preview_job(
     """What the job would find and do, with nothing made but a probe of the output, which is
     removed again. Of a large input the beginning is counted."""
     backend: Backend = request.app.state.backend
-    if not backend.previews.available_tokens:
-        raise Busy(f"{PREVIEWS_AT_ONCE} dry runs are under way already")
-
-    def run() -> Preview:
-        spec = spec_of_request(backend.services, asked, asked.job_id)
-        return bounded_preview(backend, spec)
-
-    found = await run_sync(run, limiter=backend.previews)
-    return Response(orjson.dumps(found.as_json()), headers=NO_STORE, media_type=JSON)
-
-
-def bounded_preview(backend: Backend, spec: JobSpec) -> Preview:
-    """A preview that nobody waits for too long."""
-    until = time.monotonic() + PREVIEW_S
-    return preview(
-        backend.services,
-        spec,
-        enough=lambda objects: objects >= PREVIEW_OBJECTS or time.monotonic() > until,
+    found = await backend.previews.of(
+        lambda: spec_of_request(backend.services, asked, asked.job_id), PREVIEW_WITHIN_S
     )
+    return Response(orjson.dumps(found.as_json()), headers=NO_STORE, media_type=JSON)
 
 
 _Wait = Annotated[

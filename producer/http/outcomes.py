@@ -137,7 +137,7 @@ async def errors(
     if limit is None:
         lines = (line for _, line in found.errors(cursor))
     else:
-        lines, next_row = await run_sync(found.errors_page, cursor, limit)
+        lines, next_row = await run_sync(found.errors_page, cursor, limit, limiter=backend.readers)
     headers = _headers(request, form, next_row, limit)
     return await backend.streams.answer(
         _as(form, gathered(line + b"\n" for line in lines)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,6 @@ V = TypeVar("V")
 FRESH_S = 0.8
 """How old a piece of a page may be that others look at, too."""
 
-
 MAKERS = 4
 """Threads that fetch and make thumbnails."""
 
@@ -45,6 +45,8 @@ class Dashboard:
         self.thumbnails = Thumbnails(self.files, cache)
         self.makers = CapacityLimiter(MAKERS)
         self.shared: Shared[Hashable, Any] = Shared()
+        self.lists: Counter[Hashable] = Counter()
+        """The different lists of jobs that streams show, each with how many show it."""
         self._ended = False
         backend.when_winding_down(self.close)
 
@@ -53,8 +55,8 @@ class Dashboard:
         return self._ended
 
     async def in_thread(self, make: Callable[[], V]) -> V:
-        """Run what waits for Redis or storage."""
-        return await run_sync(make)
+        """Run what waits for storage."""
+        return await run_sync(make, limiter=self.backend.readers)
 
     def close(self) -> None:
         self._ended = True

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from millrace.core.errors import JobNotFound, MillraceError
 from millrace.core.job import TAKES_WORK, JobSpec
+from millrace.core.manifest import ManifestRow
 from millrace.producer.http.access import Caller, page_viewer, viewer
 from millrace.producer.http.requests import JobIdPath
 from millrace.producer.web.actions import ACTIONS
@@ -134,7 +136,7 @@ async def live(
 
 
 @router.get("/jobs/{job}/gallery")
-def gallery(
+async def gallery(
     request: Request,
     job: JobIdPath,
     caller: Viewer,
@@ -143,8 +145,8 @@ def gallery(
 ) -> Response:
     """Some of its outcomes, to stand in its page."""
     web = dashboard(request)
-    status = web.backend.board.read(job).status
-    found = _gallery(web, job, wanted, after)
+    status = (await web.backend.board.posted(job)).status
+    found = await web.in_thread(lambda: _gallery(web, job, wanted, after))
     answer = page("_gallery.html", gallery=found, view={"job": status})
     if not after:
         answer.headers["hx-replace-url"] = f"/jobs/{job}?{found.query}".rstrip("&?")
@@ -152,21 +154,26 @@ def gallery(
 
 
 @router.get("/jobs/{job}/images/{row}")
-def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Response:
+async def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Response:
     """One image and all that is known of it."""
     web = dashboard(request)
-    spec = web.files.spec(job)
-    named = web.files.row(spec, row)
-    chunk, at = divmod(row, spec.chunk_size)
-    outcome = next(outcomes_of(web.files.directory(spec), spec, chunk, at), None)
+    status = (await web.backend.board.posted(job)).status
+
+    def known() -> tuple[JobSpec, ManifestRow, dict[str, Any] | None]:
+        spec = web.files.spec(job)
+        named = web.files.row(spec, row)
+        chunk, at = divmod(row, spec.chunk_size)
+        return spec, named, next(outcomes_of(web.files.directory(spec), spec, chunk, at), None)
+
+    spec, named, outcome = await web.in_thread(known)
     # It is made before the browser asks for it, to say in words if there is none.
-    thumbnail = web.thumbnails.of(spec, row, SIDES[1])
+    thumbnail = await run_sync(web.thumbnails.of, spec, row, SIDES[1], limiter=web.makers)
     return page(
         "image.html",
         who=Who.of(request, caller),
         job_id=job,
         row=row,
-        total=web.backend.board.read(job).status.counts.total,
+        total=status.counts.total,
         key=named.key,
         etag=named.etag,
         size=named.size,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +28,9 @@ PER_PAGE = 25
 CALM_S = 3.0
 """How old a list may be of which every job has ended, for another one may begin; and one that
 only some jobs belong to, for which many may have to be looked at."""
+LISTS_FRESH = 8
+"""Different lists that are kept so fresh. The more there are beyond, the older each may be: all
+together they cost the same."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -66,10 +70,11 @@ class Chosen:
 
 
 @router.get("/")
-def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> Response:
+async def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> Response:
     """The list of jobs."""
     chosen, web = Chosen.of(request), dashboard(request)
-    models = {*known_models(web.backend), chosen.model} - {""}
+    models = {*await known_models(web.backend), chosen.model} - {""}
+    found = await run_sync(_page, web, chosen)
     return page(
         "jobs.html",
         here="/",
@@ -77,7 +82,7 @@ def jobs(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -> R
         query=chosen.query(chosen.cursor),
         states=[*JobState],
         models=sorted(models),
-        **_shown(chosen, _page(web, chosen)),
+        **_shown(chosen, found),
     )
 
 
@@ -96,12 +101,13 @@ async def live(request: Request, caller: Annotated[Caller, Depends(viewer)]) -> 
     async def news() -> News:
         nonlocal active
         fresh_s = FRESH_S if active and not chosen.wanted else CALM_S
+        fresh_s *= max(1, len(web.lists) / LISTS_FRESH)
         with suppress(MillraceError):  # Redis is away: what stands there stays
             shown, active = await web.shared.get(("jobs", chosen, who.acts), listed, fresh_s)
             return News({"jobs": shown})
         return News()
 
-    return await stream(request, news)
+    return await stream(request, news, _looked_at(web, chosen))
 
 
 @router.get("/workers")
@@ -109,6 +115,18 @@ def workers(request: Request, caller: Annotated[Caller, Depends(page_viewer)]) -
     """Every worker that was heard of lately."""
     found = dashboard(request).backend.services.fleet.workers()
     return page("workers.html", here="/workers", who=Who.of(request, caller), workers=found)
+
+
+@contextmanager
+def _looked_at(web: Dashboard, chosen: Chosen) -> Iterator[None]:
+    """While a stream shows this list."""
+    web.lists[chosen] += 1
+    try:
+        yield
+    finally:
+        web.lists[chosen] -= 1
+        if not web.lists[chosen]:
+            del web.lists[chosen]
 
 
 def _page(web: Dashboard, chosen: Chosen) -> JobsPage:
@@ -140,8 +158,12 @@ def _if_read(parse: Callable[[str], object], text: str) -> str:
     return ""
 
 
-def known_models(backend: Backend) -> list[str]:
+async def known_models(backend: Backend) -> list[str]:
     """The models of the repository, if there is one, and those that workers serve."""
+    return await run_sync(_known_models, backend, limiter=backend.shelf.limiter)
+
+
+def _known_models(backend: Backend) -> list[str]:
     found: set[str] = set()
     with suppress(MillraceError):
         found |= served_models(backend.services)

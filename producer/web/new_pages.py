@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from millrace.core.model_ref import ModelRef
 from millrace.producer.http.access import Caller, page_operator
 from millrace.producer.http.problems import status_for
 from millrace.producer.http.requests import JobRequest, spec_of_request
-from millrace.producer.preview import Preview, preview
+from millrace.producer.preview import Preview
 from millrace.producer.web.dashboard import Dashboard, dashboard
 from millrace.producer.web.jobs_pages import known_models
 from millrace.producer.web.pages import Who, page, problem_fragment, wants_fragment
@@ -51,40 +51,45 @@ Asked = Annotated[dict[str, str], Depends(fields_of)]
 
 
 @router.get("/new")
-def form(request: Request, caller: Operator) -> Response:
+async def form(request: Request, caller: Operator) -> Response:
     """The empty form, or one that the address fills in."""
     asked = {n: v for n, v in request.query_params.items() if n in FIELDS}
-    return _form(request, caller, asked)
+    return await _form(request, caller, asked)
 
 
 @router.post("/new/preview")
-def show_preview(request: Request, caller: Operator, asked: Asked) -> Response:
+async def show_preview(request: Request, caller: Operator, asked: Asked) -> Response:
     """What the job would do, in the form's page or to stand in it."""
     web = dashboard(request)
     try:
-        found = _preview(web, _spec(web, asked))
+        found = await web.backend.previews.of(lambda: _spec(web, asked), PREVIEW_WITHIN_S)
     except MillraceError as error:
         if wants_fragment(request):
             return problem_fragment(error)
-        return _form(request, caller, asked, problem=error)
+        return await _form(request, caller, asked, problem=error)
     if wants_fragment(request):
         return page("_preview.html", preview=found)
-    return _form(request, caller, asked, found=found)
+    return await _form(request, caller, asked, found=found)
 
 
 @router.post("/new")
-def submit(request: Request, caller: Operator, asked: Asked) -> Response:
+async def submit(request: Request, caller: Operator, asked: Asked) -> Response:
     """Make the job; its input is listed in the background. Sent twice it is one job."""
     web = dashboard(request)
-    try:
+
+    def made() -> str:
         spec = _spec(web, asked)
         web.backend.lister.submit(spec)
+        return spec.job_id
+
+    try:
+        job = await run_sync(made)
     except MillraceError as error:
-        return _form(request, caller, asked, problem=error, status=status_for(error))
-    return RedirectResponse(f"/jobs/{spec.job_id}", 303)
+        return await _form(request, caller, asked, problem=error, status=status_for(error))
+    return RedirectResponse(f"/jobs/{job}", 303)
 
 
-def _form(
+async def _form(
     request: Request,
     caller: Caller,
     asked: dict[str, str],
@@ -95,7 +100,7 @@ def _form(
 ) -> Response:
     shown: dict[str, Any] = {**dict.fromkeys(FIELDS, ""), "request": new_stamp(), **asked}
     backend = dashboard(request).backend
-    models = known_models(backend)
+    models = await known_models(backend)
     if len(models) == 1:
         shown["model"] = shown["model"] or models[0]
     shown["more"] = any(asked.get(name, "") not in ("", USUAL.get(name)) for name in MORE)
@@ -132,8 +137,3 @@ def _spec(web: Dashboard, asked: dict[str, str]) -> JobSpec:
 def _lines(text: str) -> list[str]:
     """Of a field that takes one thing a line."""
     return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _preview(web: Dashboard, spec: JobSpec) -> Preview:
-    until = time.monotonic() + PREVIEW_WITHIN_S
-    return preview(web.backend.services, spec, enough=lambda _: time.monotonic() > until)

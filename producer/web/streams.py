@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -38,12 +39,17 @@ def event(name: str, data: str) -> bytes:
     return f"event: {name}\n{lines}\n".encode("utf-8", "replace")
 
 
-async def stream(request: Request, news: Callable[[], Awaitable[News]]) -> Response:
-    """Ask for `news` until they are over, the browser leaves or the server stops. Raises Busy."""
+async def stream(
+    request: Request,
+    news: Callable[[], Awaitable[News]],
+    meanwhile: AbstractContextManager[None] | None = None,
+) -> Response:
+    """Ask for `news` until they are over, the browser leaves or the server stops; `meanwhile` is
+    entered for as long. Raises Busy."""
     web = dashboard(request)
 
     async def events() -> AsyncGenerator[bytes]:
-        with web.backend.watcher.place():
+        with web.backend.watcher.place(), meanwhile or nullcontext():
             yield b""
             sent: dict[str, str] = {}
             quiet = 0.0

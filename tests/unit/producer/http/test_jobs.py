@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
 from millrace.core.status import JobStatus
 from millrace.core.storage import Location
-from millrace.producer.http import checks
-from millrace.producer.http.backend import PREVIEWS_AT_ONCE, Backend
+from millrace.producer.http import checks, previews
 from millrace.producer.http.verifier import Check
 from millrace.producer.preview import Preview
 from tests.support import wait_until
@@ -312,7 +312,7 @@ def test_a_dry_run_tells_what_a_job_would_do_and_makes_none(
 def test_a_dry_run_of_a_large_input_counts_its_beginning(
     api: Api, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("millrace.producer.http.checks.PREVIEW_OBJECTS", 4)
+    monkeypatch.setattr(previews, "MOST_OBJECTS", 4)
     told = api.operator.post("/v1/preview", json=asked).json()
     assert (told["images"], told["complete"]) == (4, False)
     none = api.operator.post("/v1/preview", json=asked | {"include": ["*.nosuch"]}).json()
@@ -322,20 +322,20 @@ def test_a_dry_run_of_a_large_input_counts_its_beginning(
 def test_only_so_many_dry_runs_are_under_way(
     api: Api, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, begun, whole = threading.Event(), list[str](), checks.bounded_preview
+    gate, begun, look = threading.Event(), list[float](), api.backend.previews._look
 
-    def slow(backend: Backend, spec: JobSpec) -> Preview:
-        begun.append(spec.job_id)
+    def slow(spec: Callable[[], JobSpec], within_s: float) -> Preview:
+        begun.append(within_s)
         gate.wait(30)
-        return whole(backend, spec)
+        return look(spec, within_s)
 
     def ask() -> int:
         return api.operator.post("/v1/preview", json=asked).status_code
 
-    monkeypatch.setattr(checks, "bounded_preview", slow)
-    with ThreadPoolExecutor(PREVIEWS_AT_ONCE) as pool:
-        running = [pool.submit(ask) for _ in range(PREVIEWS_AT_ONCE)]
-        wait_until(lambda: len(begun) == PREVIEWS_AT_ONCE, what="all places are taken")
+    monkeypatch.setattr(api.backend.previews, "_look", slow)
+    with ThreadPoolExecutor(previews.AT_ONCE) as pool:
+        running = [pool.submit(ask) for _ in range(previews.AT_ONCE)]
+        wait_until(lambda: len(begun) == previews.AT_ONCE, what="all places are taken")
         assert api.operator.post("/v1/preview", json=asked).json()["code"] == "busy"
         gate.set()
         assert {one.result() for one in running} == {200}

@@ -169,22 +169,45 @@ def test_streams_of_pages_are_counted_with_those_of_the_api(
     wait_until(open_again, 10, "the place is free again")
 
 
-def test_a_list_of_which_few_are_shown_is_looked_for_seldom(
-    client: httpx.Client, services: Services, job: JobSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = list[tuple[object, float]]()
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """The state that each look at a list filters by, and how old what it finds may be."""
+    noted = list[tuple[str, float]]()
     get = Shared.get
 
-    async def noted(self: Any, key: Any, make: Any, fresh_s: float) -> Any:
-        asked.append((key[1].state, fresh_s))
+    async def note(self: Any, key: Any, make: Any, fresh_s: float) -> Any:
+        noted.append((key[1].state, fresh_s))
         return await get(self, key, make, fresh_s)
 
-    monkeypatch.setattr(Shared, "get", noted)
+    monkeypatch.setattr(Shared, "get", note)
+    return noted
+
+
+def test_a_list_of_which_few_are_shown_is_looked_for_seldom(
+    client: httpx.Client, job: JobSpec, asked: list[tuple[str, float]]
+) -> None:
     for path in ("/live", "/live?state=running"):
         with listening(client, path) as told:
             next(told)
     assert ("", FRESH_S) in asked
     assert {fresh_s for state, fresh_s in asked if state} == {jobs_pages.CALM_S}
+
+
+def test_the_more_lists_are_looked_at_the_older_each_may_be(
+    client: httpx.Client,
+    job: JobSpec,
+    asked: list[tuple[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs_pages, "LISTS_FRESH", 1)
+    calm = jobs_pages.CALM_S
+    with listening(client, "/live?state=running") as told:
+        next(told)
+        for others, fresh_s in (("paused", 2 * calm), ("running", calm)):
+            with listening(client, f"/live?state={others}") as other:
+                next(other)
+                wait_until(lambda at=fresh_s: asked[-1] == ("running", at), 10, f"{fresh_s} s")
+            wait_until(lambda: asked[-1] == ("running", calm), 10, "the other one is gone")
 
 
 def test_an_ended_job_whose_results_are_gone_is_over_all_the_same(

@@ -10,6 +10,7 @@ import pytest
 
 from millrace.core.errors import RedisUnavailable
 from millrace.core.services import Services
+from millrace.producer.http import previews
 from tests.support import wait_until, write_pngs
 
 
@@ -83,6 +84,15 @@ def test_a_preview_enqueues_nothing(
         assert "Nothing is in its way." in html
     assert services.jobs.recent_jobs(10) == []
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_previews_are_counted_with_the_dry_runs_of_the_api(
+    client: httpx.Client, filled: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(previews, "AT_ONCE", 0)
+    for headers in ({}, {"hx-request": "true"}):
+        answer = client.post("/new/preview", data=filled, headers=headers)
+        assert "dry runs are under way already" in answer.text
 
 
 @pytest.mark.parametrize(
