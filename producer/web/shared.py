@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from functools import partial
 from typing import Generic, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from millrace.producer.http.watch import MOST_LISTENERS
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 THREADS = 4
-MOST_KEPT = 256
+MOST_KEPT = 2 * MOST_LISTENERS
+"""Not less than one for each stream: what is not kept is made anew for every look."""
 
 
 class Shared(Generic[K, V]):
@@ -33,7 +37,8 @@ class Shared(Generic[K, V]):
         if task is None or now - made > fresh_s:
             if len(self._made) >= MOST_KEPT:
                 del self._made[min(self._made, key=lambda known: self._made[known][0])]
-            task = asyncio.create_task(run_sync(make, limiter=self._limiter))
+            # For everybody, it is about nobody's request in particular.
+            task = asyncio.create_task(run_sync(make, limiter=self._limiter), context=Context())
             self._made[key] = (now, task)
             task.add_done_callback(partial(self._forget_failed, key))
         # One who leaves takes nothing away from the others.
