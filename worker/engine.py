@@ -66,7 +66,7 @@ class Engine:
             self.name,
             str(ModelRef(bundle.card.name, bundle.card.version)),
             self.queues,
-            options.slots,
+            options.chunk_slots,
             settings.lease_s,
             self._claims,
             self._services.fleet,
@@ -94,7 +94,8 @@ class Engine:
             inference.pipeline,
             Model(identity, self.queues, inference.head),
             self._in_hand,
-            all_under_way,
+            # As many chunks as were asked for, however small they are.
+            all_under_way if options.slots is None else lambda _: all_under_way(1.0),
         )
         self._watchdog = Watchdog(
             [
@@ -115,7 +116,7 @@ class Engine:
             precision=str(options.precision),
             batch_size=inference.batch_size,
             threads=options.threads,
-            slots=options.slots,
+            slots=options.chunk_slots,
         )
 
     def _consumer_age(self) -> float:
