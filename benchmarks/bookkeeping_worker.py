@@ -131,7 +131,7 @@ def _kind(ident: int) -> str:
     name = next(thread.name for thread in threading.enumerate() if thread.ident == ident)
     if name.startswith(("fetch", "decode", "batcher")):
         return HAND_OVERS
-    if name.startswith("ThreadPoolExecutor"):
+    if name.startswith("chunk"):
         return CHUNK
     return CELERY if name == "MainThread" else REST
 

@@ -12,6 +12,7 @@ from typing import Literal
 from uuid import uuid4
 
 from millrace.core.bundle import SAVED_MODELS
+from millrace.core.disk import writing
 from millrace.core.errors import (
     AlreadyExists,
     Conflict,
@@ -27,6 +28,8 @@ from millrace.export.address import Address
 MAX_BYTES = 4000
 """Of a claim that is read; ours are far shorter."""
 
+OLD_FILES = "; if it is gone, its old files are in "
+
 Doing = Literal["published", "replaced", "removed"]
 
 log = get_logger(__name__)
@@ -41,20 +44,23 @@ class Claim:
     a token, and for people who does what."""
 
     def __init__(self, stores: Stores, target: Location, doing: Doing) -> None:
+        """Raises StorageUnavailable if this machine has no place for what is replaced."""
         token = uuid4().hex
         home, version = target.split()
         self.address = Address.of(target)
-        self.old_files = Path(tempfile.gettempdir()) / f"millrace-old-{token}"
-        """Where a version that is replaced is kept meanwhile."""
         self.stays = False
         """Whether it is left if what is done under it fails: so that `models rm` finds what is
-        left there, whatever it is."""
+        left there, whatever it is, and tells where old files are."""
+        self.old_files: Path | None = None
+        """Where a version that is replaced is kept meanwhile."""
         self._stores, self._home = stores, stores.open(home)
         self._key = home.prefix + claim_name(version)
-        whose = f"being {doing} by process {os.getpid()} on {os.uname().nodename}"
+        text = f"{token} being {doing} by process {os.getpid()} on {os.uname().nodename}"
         if doing == "replaced":
-            whose += f", with the old files in {self.old_files}"
-        self._body = f"{token} {whose}".encode()
+            with writing(Path("a temporary directory")):
+                self.old_files = Path(tempfile.gettempdir()) / f"millrace-old-{token}"
+            text += f"{OLD_FILES}{self.old_files}"
+        self._body = text.encode("utf-8", "backslashreplace")
 
     @contextmanager
     def held(self, *, seize: bool = False) -> Iterator[None]:
@@ -62,6 +68,9 @@ class Claim:
         deletes nothing any more then; and the store's errors."""
         try:
             if seize:
+                # What a replacer who was killed says of the old files is not lost with his claim.
+                _, known, where = self.whose().partition(OLD_FILES)
+                self._body += f"{known}{where}".encode()
                 self._home.put(self._key, self._body)
             else:
                 self._take()
@@ -81,8 +90,8 @@ class Claim:
         if self._found() != self._body:
             raise ClaimLost(
                 f"{self.address.location} was claimed by another meanwhile",
-                hint=f"{self.address.listing()}  tells what stands there now;"
-                f"  {self.address.removal()}  removes what is left of it",
+                hint=f"{self.address.listing()}  tells what stands there now; if no version does,"
+                f"  {self.address.removal()}  removes what is left",
             )
 
     def check_at_last(self) -> None:
@@ -97,10 +106,9 @@ class Claim:
     def whose(self) -> str:
         """Who does what, in the words of whoever holds it; empty if it is nobody's, or says
         nothing of the kind."""
-        said = re.fullmatch(
-            r"[0-9a-f]{32} (being \w+ by process [ -~]+)", self._found().decode("ascii", "replace")
-        )
-        return said[1] if said else ""
+        text = self._found().decode("utf-8", "replace")
+        said = re.fullmatch(r"[0-9a-f]{32} (being \w+ by process .+)", text)
+        return said[1] if said and text.isprintable() else ""
 
     def release(self) -> None:
         """Give it up, if it is ours."""

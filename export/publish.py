@@ -40,9 +40,13 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
             replace(bundle, place, standing)
 
 
-def stands_already(target: Location) -> Conflict:
+class StandsAlready(Conflict):
+    """A version that may not be replaced."""
+
+
+def stands_already(target: Location) -> StandsAlready:
     """What is raised where a version may not be replaced."""
-    return Conflict(f"{target} stands already", hint=OTHERWISE)
+    return StandsAlready(f"{target} stands already", hint=OTHERWISE)
 
 
 def _in_the_way(place: Place, names: Collection[str]) -> Conflict:

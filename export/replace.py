@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
@@ -27,16 +26,16 @@ def replace(bundle: Path, place: Place, old: dict[str, ObjectInfo]) -> None:
     Raises ClaimLost if the claim is taken away meanwhile, and the store's errors.
     """
     with _kept(place) as kept:
-        fetch_files(place.store, place.location, kept.path, old.values())
-        back = _way_back(place, kept.path)
-        kept.needed = True
+        fetch_files(place.store, place.location, kept, old.values())
+        back = _way_back(place, kept)
+        place.claim.stays = True
         try:
             _swap(place, old.keys() | names(bundle), bundle)
         except BaseException:
             _put_back(place, old, kept, back)
-            kept.needed = False
+            place.claim.stays = False
             raise
-        kept.needed = False
+        place.claim.stays = False
 
 
 def _swap(place: Place, changed: Collection[str], folder: Path) -> None:
@@ -53,19 +52,19 @@ def _swap(place: Place, changed: Collection[str], folder: Path) -> None:
     place.claim.check_at_last()  # or a part of it may have been removed
 
 
-def _put_back(place: Place, old: dict[str, ObjectInfo], kept: _Kept, back: str) -> None:
+def _put_back(place: Place, old: dict[str, ObjectInfo], kept: Path, back: str) -> None:
     """Undo what was changed, and no more: a full disk has no room for the others again."""
-    where = f"its old files are kept in {kept.path}"
+    where = f"its old files are kept in {kept}"
     address = place.claim.address
     try:
         now = place.files()
         same = {name for name, item in now.items() if item == old.get(name) and item.etag}
-        _swap(place, (old.keys() | now.keys()) - same, kept.path)
+        if changed := (old.keys() | now.keys()) - same:
+            _swap(place, changed, kept)
     except ClaimLost as error:
         again = f"if no version stands there:  {address.removal()};  then  {back}"
         raise ClaimLost(error.message, hint=f"{where};  {address.listing()};  {again}") from error
     except BaseException as error:  # a second signal, too
-        place.claim.stays = True
         raise StorageUnavailable(
             f"{address.location} could be neither replaced nor put back:"
             f" {str(error) or 'interrupted'}",
@@ -86,24 +85,16 @@ def _way_back(place: Place, kept: Path) -> str:
     return f"copy them to {address.location}"
 
 
-@dataclass(slots=True)
-class _Kept:
-    """Old files on this machine: a version in a repository of its own."""
-
-    path: Path
-    needed: bool = False
-    """While they may be the only ones there are; then they are not removed."""
-
-
 @contextmanager
-def _kept(place: Place) -> Iterator[_Kept]:
-    """A directory for the old files. One who is killed leaves it where his claim says."""
+def _kept(place: Place) -> Iterator[Path]:
+    """A directory of this machine for the old files: a version in a repository of its own. It
+    stays as the claim does: while its files may be the only ones there are."""
     repository, address = place.claim.old_files, place.claim.address
+    assert repository is not None
     with writing(repository):
         repository.mkdir(mode=0o700)
-    kept = _Kept(repository / address.name / address.version)
     try:
-        yield kept
+        yield repository / address.name / address.version
     finally:
-        if not kept.needed:
+        if not place.claim.stays:
             shutil.rmtree(repository, ignore_errors=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from millrace.core.bundle import SAVED_MODEL, SAVED_MODELS, compute_digest, read_bundle
 from millrace.core.disk import scratch
-from millrace.core.errors import Conflict, ModelError, ModelNotFound, UsageError
+from millrace.core.errors import AccessDenied, Conflict, ModelError, ModelNotFound, UsageError
 from millrace.core.model_ref import ModelRef
 from millrace.core.repository import Repository, Shelved, StoredBundle
 from millrace.core.storage import Location, Stores
 from millrace.export.address import Address
 from millrace.export.claim import ClaimLost
 from millrace.export.place import Place
-from millrace.export.publish import publish
+from millrace.export.publish import StandsAlready, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,10 @@ def copy(stores: Stores, ref: ModelRef, source: Repository, target: Repository) 
             raise
         except Conflict as error:
             if not _stands(target, found, digest):
-                raise Conflict(error.message, hint=_first(target, found) or error.hint) from None
+                if isinstance(error, StandsAlready):
+                    removal = Address.of(place).removal()
+                    error = Conflict(error.message, hint=f"to replace it, first:  {removal}")
+                raise error from None
             return Copied(found.name, found.version, digest, place, new=False)
     return Copied(found.name, found.version, digest, place, new=True)
 
@@ -62,13 +65,20 @@ def remove(stores: Stores, ref: ModelRef, repository: Repository) -> int:
     """
     claimed = removable(ref, repository).claimed
     place = _place(stores, ref, repository)
+    place.claim.stays = claimed
+    removed = 0
     with place.claim.held(seize=True):
         found = [item.key for item in removable(ref, repository).files]
-        for name in sorted(found, key=lambda name: name not in SAVED_MODELS):
-            place.delete(name)
-            place.claim.stays = True
+        place.claim.stays = True
+        try:
+            for name in sorted(found, key=lambda name: name not in SAVED_MODELS):
+                place.delete(name)
+                removed += 1
+        except AccessDenied:
+            place.claim.stays = claimed or removed > 0  # or nothing was done
+            raise
         place.store.tidy(place.location.prefix)
-    return len(found) + claimed
+    return removed + claimed
 
 
 def remove_claim(stores: Stores, ref: ModelRef, repository: Repository) -> None:
@@ -143,12 +153,3 @@ def _stands(target: Repository, found: StoredBundle, digest: str) -> bool:
             return compute_digest(path, read_bundle(path).card) == digest
     except (ModelError, ModelNotFound):  # no card, or another's making, or not finished
         return False
-
-
-def _first(target: Repository, found: StoredBundle) -> str | None:
-    """How to make room for a version, if what stands there is a model's."""
-    whole = {shelf.version for shelf in target.shelves(found.name) if shelf.complete}
-    if found.version not in whole:
-        return None
-    address = Address.of(target.location.child(found.name).child(found.version))
-    return f"to replace it, first:  {address.removal()}"

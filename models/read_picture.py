@@ -17,7 +17,7 @@ from millrace.models.architecture import Architecture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
-REDUCING_GAP = 2.0
+REDUCING_GAP = 3.0
 """As in the worker: JPEGs much larger than the input are read at a fraction of their size."""
 
 

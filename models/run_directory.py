@@ -76,12 +76,12 @@ class RunDirectory:
             if old.exists() and not self.bundle.exists():
                 old.rename(self.bundle)
             shutil.rmtree(old, ignore_errors=True)
-            if self.bundle.exists():
-                self.bundle.rename(old)
             try:
+                if self.bundle.exists():
+                    self.bundle.rename(old)
                 new.rename(self.bundle)
             except BaseException:
-                if old.exists():
+                if old.exists() and not self.bundle.exists():
                     old.rename(self.bundle)
                 raise
             shutil.rmtree(old, ignore_errors=True)

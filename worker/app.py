@@ -71,7 +71,7 @@ def make_worker_app(settings: Settings, options: WorkerOptions, crew: Crew) -> C
         transport="millrace.worker.transport:Transport",
         queues=queues_of(bundle),
         pool="millrace.worker.pool:ChunkPool",
-        slots=options.slots,
+        slots=options.chunk_slots,
     )
     app.conf.message_key = settings.message_key_bytes
     app.conf.worker_consumer = "millrace.worker.intake:ChunkConsumer"

@@ -81,7 +81,7 @@ class Engine:
             self.name,
             str(ModelRef(bundle.card.name, bundle.card.version)),
             self.queues,
-            options.slots,
+            options.chunk_slots,
             settings.lease_s,
             self._claims,
             self._services.fleet,
@@ -115,7 +115,8 @@ class Engine:
             inference.pipeline,
             Model(identity, self.queues, inference.head),
             self._in_hand,
-            all_under_way,
+            # As many chunks as were asked for, however small they are.
+            all_under_way if options.slots is None else lambda _: all_under_way(1.0),
             self.meters,
         )
         self._watchdog = Watchdog(
@@ -138,7 +139,7 @@ class Engine:
             precision=str(options.precision),
             batch_size=inference.batch_size,
             threads=options.threads,
-            slots=options.slots,
+            slots=options.chunk_slots,
         )
 
     def _consumer_age(self) -> float:

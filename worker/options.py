@@ -25,6 +25,9 @@ from millrace.worker.tuning import EngineName, Precision, Tuning
 MAX_PIXELS = 178_956_970
 """Pillow's own hard limit: larger pictures are taken for decompression bombs."""
 
+SLOTS = 3
+"""One chunk's images enter the pipeline, one's leave it, one is written."""
+
 
 class CacheOptions(EnvironmentSettings):
     """Where this machine keeps what it need not fetch or measure again."""
@@ -70,7 +73,9 @@ class WorkerOptions(CacheOptions):
         100, ge=0, le=60_000, allow_inf_nan=False, description="longest wait for a batch to fill"
     )
     exact_decode: bool = Field(False, description="decode and resize at full scale")
-    slots: int = Field(3, ge=1, le=64, description="chunks in flight")
+    slots: int | None = Field(
+        None, ge=1, le=64, description="chunks in flight; by default 3, and more of small ones"
+    )
     fetch_threads: int = Field(16, ge=1, le=256)
     decode_threads: int = Field(
         default_factory=lambda: decode_threads_each(1), ge=1, le=MOST_DECODE_THREADS
@@ -95,7 +100,7 @@ class WorkerOptions(CacheOptions):
             parse_size(value)
         return value
 
-    @field_validator("batch_size", "precision", mode="before")
+    @field_validator("batch_size", "precision", "slots", mode="before")
     @classmethod
     def _auto(cls, value: object, info: ValidationInfo) -> object:
         default = cls.model_fields[info.field_name or ""].default
@@ -124,6 +129,11 @@ class WorkerOptions(CacheOptions):
             if not re.fullmatch(MODEL_NAME_PATTERN, self.name):
                 raise ValueError(f"{self.name!r} does not name a model")
         return self
+
+    @property
+    def chunk_slots(self) -> int:
+        """Chunks in flight; unless `slots` were given, more of small ones."""
+        return self.slots or SLOTS
 
     @property
     def tuning(self) -> Tuning:

@@ -14,6 +14,8 @@ from typing import Any
 from celery.concurrency import thread
 from kombu.asynchronous import get_event_loop
 
+from millrace.worker.options import SLOTS
+
 MOST = 64
 """Chunks in hand, however small they are."""
 
@@ -22,7 +24,8 @@ _mine = threading.local()
 
 class ChunkPool(thread.TaskPool):  # type: ignore[misc]
     """Has a free slot while the images of all chunks in hand are under way, and these are fewer
-    than `limit`, or hold fewer images together than the pipeline takes at once.
+    than `limit`, or, if that is the usual one, hold fewer images together than the pipeline takes
+    at once.
 
     The consumer takes a message only while a slot is free (`worker_disable_prefetch`), and
     otherwise sleeps up to a second; waking it keeps the model fed.
@@ -43,7 +46,8 @@ class ChunkPool(thread.TaskPool):  # type: ignore[misc]
         with self._lock:
             if self._entering:
                 return 0
-            return MOST if self._filled < 1 else int(self.limit)
+            small = self._filled < 1 and self.limit == SLOTS
+            return MOST if small else int(self.limit)
 
     def on_apply(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._lock:

@@ -71,7 +71,7 @@ def main() -> None:
         fail(error)
     print(READY, flush=True)
     sys.stdin.readline()
-    print(measure(inference, options.slots), flush=True)
+    print(measure(inference, options.chunk_slots), flush=True)
     inference.close()
 
 

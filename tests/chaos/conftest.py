@@ -16,6 +16,8 @@ from tests.support import random_pixels, running_worker, write_png
 
 FEW, MANY = 48, 200
 SHORT = {
+    # As many chunks in hand, though they are small.
+    "MILLRACE_SLOTS": "3",
     "MILLRACE_LEASE_S": "2",
     "MILLRACE_RECONCILE_S": "1",
     "MILLRACE_REDIS_TIMEOUT_S": "1",

@@ -68,6 +68,7 @@ class Stage:
         self.env = {
             "MILLRACE_REDIS_URL": redis_url,
             "MILLRACE_MODELS": str(both),
+            "MILLRACE_SLOTS": "3",
             "MILLRACE_RECONCILE_S": "1",
             "MILLRACE_LEASE_S": "2",
             "MILLRACE_THREADS": "1",

@@ -120,6 +120,18 @@ def test_what_stands_without_a_card_that_can_be_read_is_a_conflict(
     assert copy(stores, TINY, here, beside).new
 
 
+def test_who_is_turned_away_by_a_claim_is_not_told_to_remove_what_stands(
+    stores: Stores, here: Repository, beside: Repository, tmp_path: Path
+) -> None:
+    """It may be somebody else's, whole in a moment."""
+    write_bundle(tmp_path / "beside" / "tiny" / "10", version="10", labels="c\nd\n")
+    (tmp_path / "beside" / "tiny" / "10" / "saved_model.pb").unlink()
+    (tmp_path / "beside" / "tiny" / ".10.claim").touch()
+    with pytest.raises(Conflict, match="is being published") as caught:
+        copy(stores, TINY, here, beside)
+    assert (caught.value.hint or "").startswith("publish under the next version; if nobody")
+
+
 def test_where_files_of_no_model_lie_is_said_which(
     stores: Stores, here: Repository, beside: Repository, tmp_path: Path
 ) -> None:

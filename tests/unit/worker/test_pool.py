@@ -123,7 +123,7 @@ def test_a_chunk_that_ends_before_its_images_are_under_way_makes_room(hub: Hub) 
     pool = ChunkPool(2)
     pool.start()
     pool.apply_async(lambda: None, callback=ignored).get(20)
-    wait_until(lambda: pool.num_processes == MOST)
+    wait_until(lambda: pool.num_processes == 2)
     pool.stop()
 
 
