@@ -66,7 +66,11 @@ def test_storage_that_stands_still_holds_up_no_cancel(
     monkeypatch.setattr(Access, "caller", noted)
     with ThreadPoolExecutor(MANY) as pool:
         try:
-            asked = [pool.submit(client.get, path) for path in paths * (MANY // len(paths))]
+            accept = {"accept": "*/*"}
+                asked = [
+                    pool.submit(client.get, path, headers=accept)
+                    for path in paths * (MANY // len(paths))
+                ]
             wait_until(lambda: len(came) >= MANY, what="all of them wait")
             cancelled = client.post("/v1/jobs/j/cancel", timeout=10)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,10 @@ def test_a_list_of_which_few_are_shown_is_looked_for_seldom(
     assert {fresh_s for state, fresh_s in asked if state} == {jobs_pages.CALM_S}
 
 
+def _last_is(asked: list[tuple[str, float]], expected: tuple[str, float]) -> bool:
+    return asked[-1] == expected
+
+
 def test_the_more_lists_are_looked_at_the_older_each_may_be(
     client: httpx.Client,
     job: JobSpec,
@@ -206,7 +211,8 @@ def test_the_more_lists_are_looked_at_the_older_each_may_be(
         for others, fresh_s in (("paused", 2 * calm), ("running", calm)):
             with listening(client, f"/live?state={others}") as other:
                 next(other)
-                wait_until(lambda at=fresh_s: asked[-1] == ("running", at), 10, f"{fresh_s} s")
+                expected = ("running", fresh_s)
+                wait_until(partial(_last_is, asked, expected), 10, f"{fresh_s} s")
             wait_until(lambda: asked[-1] == ("running", calm), 10, "the other one is gone")
 
 
