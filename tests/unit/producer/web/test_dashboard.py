@@ -67,10 +67,10 @@ def test_storage_that_stands_still_holds_up_no_cancel(
     with ThreadPoolExecutor(MANY) as pool:
         try:
             accept = {"accept": "*/*"}
-                asked = [
-                    pool.submit(client.get, path, headers=accept)
-                    for path in paths * (MANY // len(paths))
-                ]
+            asked = [
+                pool.submit(client.get, path, headers=accept)
+                for path in paths * (MANY // len(paths))
+            ]
             wait_until(lambda: len(came) >= MANY, what="all of them wait")
             cancelled = client.post("/v1/jobs/j/cancel", timeout=10)
         finally:
