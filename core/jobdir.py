@@ -224,8 +224,7 @@ class JobDirectory:
     def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes | None]:
         """`read_chunk` of each of these chunks, in their order.
 
-        Some are fetched ahead, as many as their sizes allow: one request after another would take
-        a large job hours.
+        Some are fetched ahead: one request after another would take a large job hours.
         """
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read-chunks") as pool:
             pending: deque[Future[bytes | None]] = deque()

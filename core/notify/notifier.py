@@ -25,6 +25,7 @@ from millrace.core.errors import (
     MillraceError,
     SpecMismatch,
 )
+from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.jobstore import JobStore, Snapshot
 from millrace.core.log import about, get_logger
@@ -130,18 +131,22 @@ class Notifier:
 
     def _receivers(self, due: Sequence[Due]) -> Iterator[tuple[str, str]]:
         """Each job that may be told from here, and whose it is. What is no job that is to be told
-        is dropped, and what nobody tried in `MAX_AGE_S` given up."""
+        is dropped, and what is not ours to tell and nobody told in `MAX_AGE_S` given up."""
         for (job, for_s), spec in zip(due, self._store.specs([job for job, _ in due]), strict=True):
             if spec is None or spec.notify is None:
                 log.warning("nothing is told of what is no job", job=job)
                 self._outbox.forget(job)
+            elif self._may_tell(spec):
+                yield job, Target.parse(spec.notify).origin
             elif for_s > MAX_AGE_S:
-                self._outbox.settle(job, DeliveryState.GIVEN_UP, "nobody could tell it in time")
+                self._outbox.settle(job, DeliveryState.GIVEN_UP, "nobody told it in time")
                 log.error("gave up telling the end of a job that nobody tried to tell", job=job)
-            else:
-                with suppress(LocationNotAllowed):
-                    self._stores.allowed.check(spec.input.uri, spec.output)
-                    yield job, Target.parse(spec.notify).origin
+
+    def _may_tell(self, spec: JobSpec) -> bool:
+        with suppress(LocationNotAllowed):
+            self._stores.allowed.check(spec.input.uri, spec.output)
+            return True
+        return False
 
     def _try(self, job: str, attempt: int) -> bool:
         """Whether it is settled for good, taken or not to be told at all."""
