@@ -105,6 +105,7 @@ def test_a_killed_worker_s_chunks_run_elsewhere_when_its_leases_expire(
         (process,) = {
             int(seen["worker"].partition("@")[0]) for seen in millrace_json("workers", env=env)
         }
+        os.kill(process, signal.SIGSTOP)  # or it hands back what it holds when its supervisor dies
         worker.process.kill()
         os.kill(process, signal.SIGKILL)
         worker.wait()
