@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -23,9 +23,9 @@ from millrace.core.errors import (
 )
 from millrace.core.job import JobSpec
 from millrace.core.lines import split_lines
-from millrace.core.log import carried
 from millrace.core.manifest import ManifestRow, decode_row, encode_rows
 from millrace.core.outcome import decode_outcome
+from millrace.core.read_ahead import read_ahead
 from millrace.core.sizes import (
     MAX_CHUNK_BYTES,
     MAX_COMPLETE_BYTES,
@@ -34,7 +34,6 @@ from millrace.core.sizes import (
     MAX_PART_BYTES,
     MAX_SPEC_BYTES,
     MAX_SUMMARY_BYTES,
-    MIB,
 )
 from millrace.core.storage import Location, Store, Stores
 from millrace.core.storage.base import refuse_larger
@@ -57,9 +56,7 @@ from millrace.core.topology import (
     parse_manifest_part,
 )
 
-READ_AHEAD = 8
-READ_AHEAD_BYTES = 16 * MIB
-"""Chunks read before they are asked for: so many at most, and no more bytes, but one chunk."""
+PUT_AT_ONCE = 8
 CONFLICTS = 5
 
 
@@ -222,26 +219,8 @@ class JobDirectory:
             return None
 
     def read_chunks(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes | None]:
-        """`read_chunk` of each of these chunks, in their order.
-
-        Some are fetched ahead: one request after another would take a large job hours.
-        """
-        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read-chunks") as pool:
-            pending: deque[Future[bytes | None]] = deque()
-            numbers = iter(chunks)
-            try:
-                ahead, largest = 1, 1
-                while True:
-                    for chunk in islice(numbers, max(0, ahead - len(pending))):
-                        pending.append(pool.submit(carried(self.read_chunk), plan, chunk))
-                    if not pending:
-                        return
-                    body = pending.popleft().result()
-                    largest = max(largest, len(body or b""))
-                    ahead = min(READ_AHEAD, max(1, READ_AHEAD_BYTES // largest))
-                    yield body
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """`read_chunk` of each of these chunks, in their order; some are read ahead."""
+        return read_ahead(lambda chunk: self.read_chunk(plan, chunk), chunks)
 
     def error_lines(self, plan: ChunkPlan, chunks: Iterable[int]) -> Iterator[bytes]:
         """The error lines among the outcomes of these chunks."""
@@ -284,7 +263,7 @@ class JobDirectory:
             if by_key_digest(by_key_object(row.key)) not in standing
         ]
         if missing:
-            with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="by-key") as pool:
+            with ThreadPoolExecutor(PUT_AT_ONCE, thread_name_prefix="by-key") as pool:
                 deque(pool.map(lambda copy: self.put_by_key(*copy), missing), maxlen=0)
 
     def standing_by_key(self) -> Iterator[bytes]:

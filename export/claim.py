@@ -38,6 +38,8 @@ log = get_logger(__name__)
 class ClaimLost(Conflict):
     """The claim is not ours any more."""
 
+    code = "claim_lost"
+
 
 class Claim:
     """A claim to a version's place, ours for as long as the object beside it says what we wrote:

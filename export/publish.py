@@ -43,6 +43,8 @@ def publish(stores: Stores, bundle: Path, target: Location, *, force: bool = Fal
 class StandsAlready(Conflict):
     """A version that may not be replaced."""
 
+    code = "version_stands"
+
 
 def stands_already(target: Location) -> StandsAlready:
     """What is raised where a version may not be replaced."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.cli.embedded_s3 import EmbeddedS3
-from millrace.core import jobdir
+from millrace.core import read_ahead
 from millrace.core.chunks import ChunkPlan
 from millrace.core.claims import ModelIdentity
 from millrace.core.errors import (
@@ -25,9 +25,10 @@ from millrace.core.errors import (
     StorageUnavailable,
 )
 from millrace.core.job import JobSpec
-from millrace.core.jobdir import READ_AHEAD, JobDirectory, decode_rows
+from millrace.core.jobdir import JobDirectory, decode_rows
 from millrace.core.manifest import ManifestRow, encode_rows
 from millrace.core.outcome import encode_lines, error_line, prediction_line
+from millrace.core.read_ahead import READ_AHEAD
 from millrace.core.settings import StorageSettings
 from millrace.core.storage import Location, Stores
 from millrace.core.storage.base import BLOCK_BYTES
@@ -216,14 +217,14 @@ def test_a_reader_of_chunks_may_stop_early(directory: JobDirectory) -> None:
     assert next(chunks) == b"zero\n"
     chunks.close()
     assert next(asked) == 1  # one alone, until it is known how large they are
-    assert not [thread for thread in threading.enumerate() if "read-chunks" in thread.name]
+    assert not [thread for thread in threading.enumerate() if "read-ahead" in thread.name]
 
 
 @pytest.mark.parametrize(("size", "ahead"), [(10, READ_AHEAD), (40, 2), (1000, 1)])
 def test_of_large_chunks_fewer_are_read_ahead(
     size: int, ahead: int, directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobdir, "READ_AHEAD_BYTES", 100)
+    monkeypatch.setattr(read_ahead, "READ_AHEAD_BYTES", 100)
     for chunk in range(20):
         directory.create_chunk(PLAN, chunk, b"x" * (size - 1) + b"\n")
     asked = iter(range(20))
