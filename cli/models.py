@@ -103,7 +103,7 @@ def rm(
     stores, repository = _repository(models)
     shelf = transfer.removable(ref, repository, claim=claim)
     if said := transfer.claimant(stores, ref, repository):
-        print(f"{ref} is {said}, or was left so", file=sys.stderr)
+        print(f"{ref} was left unfinished, or is {said}", file=sys.stderr)
     if not yes:
         what = f"the claim to {ref} in" if claim else f"{ref} from"
         busy = shelf.claimed or not shelf.complete

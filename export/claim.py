@@ -125,8 +125,8 @@ class Claim:
             # A version that stands is not to go with the claim of one who was killed beside it.
             flags = ("--claim",) if self._stands() else ()
             raise Conflict(
-                f"{self.address.location} is {self.whose() or 'being published'},"
-                " or was left unfinished",
+                f"{self.address.location} was left unfinished, or is"
+                f" {self.whose() or 'being published'}",
                 hint="publish under the next version; if nobody is at it:"
                 f"  {self.address.removal(*flags)}",
             )

@@ -403,7 +403,7 @@ def test_what_claims_hold_is_nobody_s_word(
     for text in (b"\xff", b"0" * 32 + b" being \x1b[2J by process 1 on x", b"x" * 10_000):
         stores.open(home).put(home.prefix + claim_name(version), [text])
         assert claimant(stores, TINY, Repository(stores, library)) == ""
-        with pytest.raises(Conflict, match=r"1 is being published, or was left unfinished$"):
+        with pytest.raises(Conflict, match=r"1 was left unfinished, or is being published$"):
             publish(stores, bundle, place)
 
 
