@@ -3,7 +3,7 @@
 `python -m benchmarks.coarse --pictures DIR` takes a trained model as a worker does, from
 `MILLRACE_…` (say MILLRACE_SAVED_MODEL, _NAME, _SIZE and _SCALE), enlarges random parts of the
 photographs so that their shorter side has as many pixels as asked, and prints the share of equal
-top classes for several values of `worker.images.REDUCING_GAP`. Beside it stands the share where a
+top classes for several values of `core.pictures.REDUCING_GAP`. Beside it stands the share where a
 third of the values of the picture read whole are changed by one: what rounding alone does.
 """
 
@@ -21,9 +21,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.inputs import jpegs
+from millrace.core import pictures
 from millrace.core.services import Services
 from millrace.core.settings import Settings
-from millrace.worker import images
 from millrace.worker.engines import load_predictor
 from millrace.worker.images import ImageDecoder
 from millrace.worker.model_source import find_model
@@ -97,7 +97,7 @@ def main() -> None:
         expected = best(whole.pixels)
         rows = {"whole, off by one": Decoded(off_by_one(whole.pixels), whole.cpu_ms)}
         for gap in GAPS:
-            images.REDUCING_GAP = gap
+            pictures.REDUCING_GAP = gap
             rows[f"to {gap} times the input"] = decode(decoder(exact=False), encoded)
         for name, (pixels, cpu_ms) in rows.items():
             same = np.mean(best(pixels) == expected)

@@ -25,6 +25,11 @@ FORMATS = (
 """What is decoded. Left out: formats that run other programs (EPS) or only wrap others. TGA comes
 last: it has no sign of its own, and many an ICO would do for one."""
 
+REDUCING_GAP = 3.0
+"""How much larger than a model's input a picture is left by the coarse steps before the last
+resize. Less would change answers more than rounding does; docs/performance.md tells what was
+measured."""
+
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from millrace.core.pictures import REDUCING_GAP, flatten
 from millrace.models.architecture import Architecture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-
-REDUCING_GAP = 3.0
-"""As in the worker: JPEGs much larger than the input are read at a fraction of their size."""
 
 
 def read_picture(path: Path, architecture: Architecture) -> npt.NDArray[np.uint8] | None:
@@ -32,7 +30,7 @@ def read_picture(path: Path, architecture: Architecture) -> npt.NDArray[np.uint8
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 image.draft(mode, (coarse, coarse))
-                flat = _flatten(ImageOps.exif_transpose(image), mode)
+                flat = flatten(ImageOps.exif_transpose(image), mode)
                 small = flat.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
     except Exception:  # decoders of broken files raise nearly anything
         return None
@@ -51,14 +49,3 @@ def resized(images: npt.NDArray[np.uint8], architecture: Architecture) -> npt.ND
         images = np.stack(small) if small else np.zeros((0, *size[::-1]), np.uint8)
     channels = 1 if architecture.channels == "L" else 3
     return np.repeat(images[..., np.newaxis], channels, axis=-1)
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """Any of Pillow's modes as opaque 8-bit RGB or L; transparent is white."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.clip(np.asarray(image).astype(np.float64) * (255.0 / 65535.0), 0, 255)
-        image = Image.fromarray(values.round().astype(np.uint8))
-    if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
-    return image if image.mode == mode else image.convert(mode)

@@ -12,12 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from millrace.core import pictures
 from millrace.core.card import Card, Channels, ResizeFilter, ResizeMethod
 from millrace.core.pictures import TRANSPOSE, allow_pixels, flatten, opened, orientation
-
-REDUCING_GAP = 3.0
-"""How much larger than the input a picture is left by the coarse steps before the last resize.
-Less would change answers more than rounding does; docs/performance.md tells what was measured."""
 
 _FILTERS = {
     ResizeFilter.NEAREST: Image.Resampling.NEAREST,
@@ -41,7 +38,7 @@ class ImageDecoder:
         self._method = card.resize
         self._filter = _FILTERS[card.filter]
         self._max_pixels = max_pixels
-        self._reducing_gap = None if exact else REDUCING_GAP
+        self._reducing_gap = None if exact else pictures.REDUCING_GAP
         allow_pixels(max_pixels)
 
     def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
