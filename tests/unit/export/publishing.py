@@ -9,6 +9,7 @@ from pathlib import Path
 from millrace.core.bundle import compute_digest, read_bundle
 from millrace.core.card import CARD_FILE, LABELS_FILE, Card
 from millrace.core.errors import ObjectNotFound, StorageUnavailable
+from millrace.core.repository import claim_name
 from millrace.core.settings import Settings
 from millrace.core.storage import Location, ObjectInfo, Store, Stores
 
@@ -139,6 +140,28 @@ def interrupted_at(name: str) -> WatchedStores:
 def replacement(tmp_path: Path) -> Path:
     """Another bundle, without labels."""
     return write_bundle(tmp_path / "new", weights=b"new weights", labels=None)
+
+
+def once(ending: str) -> Callable[[Callable[[], None]], Callable[[str], None]]:
+    """What happens when a key ends so, but not again: of what it does itself, neither."""
+
+    def watching(happen: Callable[[], None]) -> Callable[[str], None]:
+        happened = threading.Event()
+
+        def watch(key: str) -> None:
+            if key.endswith(ending) and not happened.is_set():
+                happened.set()
+                happen()
+
+        return watch
+
+    return watching
+
+
+def claim_beside(stores: Stores, place: Location) -> tuple[Store, str]:
+    """Where a version's claim lies: its store, and its key there."""
+    home, version = place.split()
+    return stores.open(home), home.prefix + claim_name(version)
 
 
 def failing_once(at: str) -> WatchedStores:

@@ -12,7 +12,7 @@ import pytest
 
 from millrace.core.errors import AccessDenied, Conflict, ModelNotFound, StorageUnavailable
 from millrace.core.model_ref import ModelRef
-from millrace.core.repository import Repository, claim_name
+from millrace.core.repository import Repository
 from millrace.core.storage import Location, Stores
 from millrace.export.publish import publish
 from millrace.export.transfer import claimant, remove, remove_claim
@@ -20,11 +20,13 @@ from tests.unit.export.publishing import (
     FILES,
     Watched,
     WatchedStores,
+    claim_beside,
     content,
     is_whole,
     local_copy,
     names,
     names_or_none,
+    once,
     replacement,
     write_bundle,
 )
@@ -40,13 +42,11 @@ def test_of_two_publishers_one_wins_whole(
 ) -> None:
     """The second tries to publish while the first is halfway."""
     other = write_bundle(tmp_path / "other", weights=b"other")
-    overtaken = threading.Event()
 
-    def be_overtaken(key: str) -> None:
-        if key.endswith("variables.data") and not overtaken.is_set():
-            overtaken.set()
-            with pytest.raises(Conflict, match="is being published"):
-                publish(stores, other, place)
+    @once("variables.data")
+    def be_overtaken() -> None:
+        with pytest.raises(Conflict, match="is being published"):
+            publish(stores, other, place)
 
     publish(WatchedStores(be_overtaken), bundle, place)
     copy = local_copy(stores, place, tmp_path / "copy")
@@ -61,13 +61,11 @@ def test_who_comes_while_a_version_is_replaced_is_turned_away(
 ) -> None:
     publish(stores, bundle, place)
     third = write_bundle(tmp_path / "third", weights=b"third")
-    turned_away = threading.Event()
 
-    def come(key: str) -> None:
-        if key.endswith("variables.data") and not turned_away.is_set():
-            turned_away.set()
-            with pytest.raises(Conflict):
-                publish(stores, third, place, force=force)
+    @once("variables.data")
+    def come() -> None:
+        with pytest.raises(Conflict):
+            publish(stores, third, place, force=force)
 
     publish(WatchedStores(come), replacement(tmp_path), place, force=True)
     copy = local_copy(stores, place, tmp_path / "copy")
@@ -80,8 +78,8 @@ def test_whose_claim_was_removed_publishes_nothing(
 ) -> None:
     def remove_the_claim(key: str) -> None:
         if key.endswith("variables.data"):
-            home, version = place.split()
-            stores.open(home).delete(home.prefix + claim_name(version))
+            store, claim = claim_beside(stores, place)
+            store.delete(claim)
 
     with pytest.raises(Conflict, match="claimed by another"):
         publish(WatchedStores(remove_the_claim), bundle, place)
@@ -124,15 +122,13 @@ def test_whoever_claimed_a_version_since_keeps_every_other_file(
     theirs = bundle if same else write_bundle(tmp_path / "theirs", weights=b"others")
     if force:
         publish(stores, write_bundle(tmp_path / "old", weights=b"old"), place)
-    came = threading.Event()
 
-    def come_between(key: str) -> None:
-        if key.endswith(at) and not came.is_set():
-            came.set()
-            remove(stores, TINY, Repository(stores, library))
-            publish(stores, theirs, place)
-            if cut:
-                raise StorageUnavailable("the line was cut")
+    @once(at)
+    def come_between() -> None:
+        remove(stores, TINY, Repository(stores, library))
+        publish(stores, theirs, place)
+        if cut:
+            raise StorageUnavailable("the line was cut")
 
     with pytest.raises((StorageUnavailable, Conflict)):
         publish(WatchedStores(come_between), bundle, place, force=force)
@@ -200,14 +196,14 @@ def test_a_claim_alone_is_removed_as_an_unfinished_version_is(
     stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
     """One is left by who is killed at the very first."""
-    home, version = place.split()
-    stores.open(home).put(home.prefix + claim_name(version), [b"of one who was killed"])
+    store, claim = claim_beside(stores, place)
+    store.put(claim, [b"of one who was killed"])
     with pytest.raises(Conflict, match="left unfinished"):
         publish(stores, bundle, place)
     assert remove(stores, TINY, Repository(stores, library)) == 1
     publish(stores, bundle, place)
     assert names(stores, place) == FILES
-    assert names_or_none(stores, home) == [f"1/{name}" for name in FILES]
+    assert names_or_none(stores, place.split()[0]) == [f"1/{name}" for name in FILES]
 
 
 def test_a_claim_is_met_as_one_s_own_when_its_answer_was_lost(
@@ -231,13 +227,11 @@ def test_of_two_who_remove_a_version_the_first_stops(
 ) -> None:
     """And who publishes after the second has all but the file that the first was at."""
     publish(stores, bundle, place)
-    came = threading.Event()
 
-    def come(key: str) -> None:
-        if key.endswith("labels.txt") and not came.is_set():
-            came.set()
-            remove(stores, TINY, Repository(stores, library))
-            publish(stores, bundle, place)
+    @once("labels.txt")
+    def come() -> None:
+        remove(stores, TINY, Repository(stores, library))
+        publish(stores, bundle, place)
 
     with pytest.raises(Conflict, match="claimed by another"):
         remove(WatchedStores(before_delete=come), TINY, Repository(stores, library))
@@ -311,8 +305,8 @@ def test_a_claim_that_cannot_be_removed_is_told(
     stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
     publish(stores, bundle, place)
-    home, version = place.split()
-    stores.open(home).put(home.prefix + claim_name(version), b"of one who was killed")
+    store, claim = claim_beside(stores, place)
+    store.put(claim, b"of one who was killed")
 
     def fail(key: str) -> None:
         raise StorageUnavailable("nothing may be deleted")
@@ -344,19 +338,18 @@ def test_who_was_killed_while_he_replaced_a_version_tells_where_it_is(
 ) -> None:
     publish(stores, bundle, place)
     before = content(stores, place)
+    store, claim = claim_beside(stores, place)
     claims: list[bytes] = []
 
     def note(key: str) -> None:
         if key.endswith("variables.data"):
-            home, version = place.split()
-            claims.append(stores.open(home).get(home.prefix + claim_name(version)))
+            claims.append(store.get(claim))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         publish(WatchedStores(note), bundle, place, force=True)
     assert content(stores, place) == before
-    home, version = place.split()
-    stores.open(home).put(home.prefix + claim_name(version), claims)
+    store.put(claim, claims)
     said = claimant(stores, TINY, Repository(stores, library))
     kept = r"if it is gone, its old files are in (.+)"
     assert re.fullmatch(rf"being replaced by process \d+ on .+; {kept}", said)
@@ -399,9 +392,9 @@ def test_what_claims_hold_is_nobody_s_word(
     stores: Stores, library: Location, place: Location, bundle: Path
 ) -> None:
     """They are shown in terminals."""
-    home, version = place.split()
+    store, claim = claim_beside(stores, place)
     for text in (b"\xff", b"0" * 32 + b" being \x1b[2J by process 1 on x", b"x" * 10_000):
-        stores.open(home).put(home.prefix + claim_name(version), [text])
+        store.put(claim, [text])
         assert claimant(stores, TINY, Repository(stores, library)) == ""
         with pytest.raises(Conflict, match=r"1 was left unfinished, or is being published$"):
             publish(stores, bundle, place)
@@ -416,13 +409,11 @@ def test_where_stores_know_no_conditional_writes_the_last_claim_counts(
     stores: Stores, place: Location, bundle: Path, tmp_path: Path
 ) -> None:
     theirs = write_bundle(tmp_path / "theirs", weights=b"others")
-    came = threading.Event()
 
-    def come(key: str) -> None:
-        if key.endswith("variables.data") and not came.is_set():
-            came.set()
-            with pytest.raises(Conflict, match="unfinished"):
-                publish(overwriting(stores, place), theirs, place)
+    @once("variables.data")
+    def come() -> None:
+        with pytest.raises(Conflict, match="unfinished"):
+            publish(overwriting(stores, place), theirs, place)
 
     with pytest.raises(Conflict, match="claimed by another"):
         publish(WatchedStores(come), bundle, place)
@@ -436,13 +427,11 @@ def test_where_stores_know_no_conditional_writes_a_replaced_version_is_kept(
     publish(stores, bundle, place)
     old = content(stores, place)
     theirs = write_bundle(tmp_path / "theirs", weights=b"others")
-    came = threading.Event()
 
-    def come(key: str) -> None:
-        if key.endswith("variables.data") and not came.is_set():
-            came.set()
-            with pytest.raises(Conflict, match="unfinished"):
-                publish(overwriting(stores, place), replacement(tmp_path), place, force=True)
+    @once("variables.data")
+    def come() -> None:
+        with pytest.raises(Conflict, match="unfinished"):
+            publish(overwriting(stores, place), replacement(tmp_path), place, force=True)
 
     with pytest.raises(Conflict, match="claimed by another") as caught:
         publish(WatchedStores(come), theirs, place, force=True)
