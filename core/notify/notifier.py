@@ -96,11 +96,7 @@ class Notifier:
         for some in islice(self._outbox.due(LOOK_AT), MOST_LOOKS):
             for job, receiver in self._receivers(some):
                 if not self._keys:
-                    if not self._said_so:
-                        log.warning(
-                            "ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set"
-                        )
-                        self._said_so = True
+                    self._say_there_is_no_secret()
                     return {}
                 jobs = found.setdefault(receiver, [])
                 if len(jobs) < AT_A_TIME:
@@ -108,6 +104,12 @@ class Notifier:
             if sum(len(jobs) == AT_A_TIME for jobs in found.values()) >= MOST_RECEIVERS:
                 break
         return found
+
+    def _say_there_is_no_secret(self) -> None:
+        """Once, and only where something waits for one."""
+        if not self._said_so:
+            log.warning("ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set")
+            self._said_so = True
 
     def tell(self, jobs: Iterable[str]) -> int:
         """Try these that no other process has taken, one receiver's, until one is not taken;

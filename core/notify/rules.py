@@ -104,13 +104,13 @@ class Rules:
     def check_address(self, target: Target, address: IPAddress) -> None:
         """An address that the target's host stands for."""
         reach = reach_of(address)
-        # Whoever reads a job's status is not told what names of our network stand for.
-        what = f"{target.origin} stands for a {reach} address"
-        if reach is Reach.NEVER:
+        never = reach is Reach.NEVER
+        if never or (reach is Reach.PRIVATE and not self._may_be_private(target)):
+            # Whoever reads a job's status is not told what names of our network stand for.
             log.info("not notified", to=target.origin, address=str(address))
-            raise UsageError(f"{what}; it is not notified")
-        if reach is Reach.PRIVATE and not self._may_be_private(target):
-            log.info("not notified", to=target.origin, address=str(address))
+            what = f"{target.origin} stands for a {reach} address"
+            if never:
+                raise UsageError(f"{what}; it is not notified")
             raise UsageError(what, hint=_HINT)
         if reach is Reach.PUBLIC and target.scheme == "http" and target.host not in self.hosts:
             raise UsageError(f"{target.origin} would be notified in the clear: use https")
