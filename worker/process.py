@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -32,8 +33,7 @@ class WorkerProgram(Worker):  # type: ignore[misc]
     """Celery's worker with our signals and without its banner."""
 
     def install_platform_tweaks(self, worker: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, StopSignals(self.app.engine))
+        _on_signals(StopSignals(self.app.engine))
 
 
 class StopSignals:
@@ -69,17 +69,23 @@ class StopSignals:
 
 def main() -> int:
     """Run the worker until it is told to stop; returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Until there is work: the model may take minutes to arrive.
-        signal.signal(number, lambda *_: sys.exit(ExitCode.OK))
+    # Nothing is begun yet; and what is raised amid an import may come out as another error.
+    _on_signals(lambda *_: os._exit(ExitCode.OK))
     _end_with_parent()
     app = _app()
+    # Until there is work: the model may take minutes to arrive.
+    _on_signals(lambda *_: sys.exit(ExitCode.OK))
     worker = WorkerProgram(app=app, quiet=True)
     worker.start()
     code = int(worker.exitcode or 0)
     if StopSignals.asked and code == 0:
         log.info("stopped: every chunk in hand was finished")
     return code
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _app() -> Celery:
