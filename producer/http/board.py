@@ -1,4 +1,4 @@
-"""The status of jobs for many who poll: read at most every quarter of a second, shared by all."""
+"""The status of jobs for many who poll: read some times a second at most, shared by all."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from millrace.producer.http.pool import Pool
 log = get_logger(__name__)
 
 FRESH_S = 0.25
+AHEAD = 0.5
+"""At this part of its time a status that is asked for is read anew, ahead of its end: whoever polls
+meanwhile is given the one before, and hundreds who poll at once never wait for one read."""
 MOST_KEPT = 1024
 READERS = 8
 CARERS = 2
@@ -60,8 +63,13 @@ class StatusBoard:
     def fresh(self, job: str) -> Posted | None:
         """What is posted of a job, if it is not too old."""
         posted = self._posted.get(job)
-        if posted is None or time.monotonic() - posted.read_at > self._fresh_s:
+        if posted is None:
             return None
+        age = time.monotonic() - posted.read_at
+        if age > self._fresh_s:
+            return None
+        if age > self._fresh_s * AHEAD:
+            self._reading_of(job)
         return posted
 
     async def posted(self, job: str) -> Posted:
@@ -69,13 +77,17 @@ class StatusBoard:
         posted = self.fresh(job)
         if posted is not None:
             return posted
+        # One who leaves takes nothing away from the others who wait for the same.
+        return await asyncio.shield(self._reading_of(job))
+
+    def _reading_of(self, job: str) -> asyncio.Task[Posted]:
         task = self._reading.get(job)
         if task is None:
             # Of nobody's request in particular: it has a context of its own.
             task = asyncio.create_task(self._read_and_post(job), context=Context())
+            task.add_done_callback(_heard)
             self._reading[job] = task
-        # One who leaves takes nothing away from the others who wait for the same.
-        return await asyncio.shield(task)
+        return task
 
     async def _read_and_post(self, job: str) -> Posted:
         this = asyncio.current_task()
@@ -131,6 +143,12 @@ class StatusBoard:
     def close(self) -> None:
         """Begin nothing new; what is being finalized has a lock of its own that expires."""
         self._carers.close()
+
+
+def _heard(read: asyncio.Task[Posted]) -> None:
+    """Nobody may wait for it: if what is read ahead fails, who asks next reads, and is told."""
+    if not read.cancelled():
+        read.exception()
 
 
 def encode(status: JobStatus) -> bytes:

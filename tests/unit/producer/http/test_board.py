@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -67,6 +68,44 @@ def test_what_is_too_old_is_read_again(services: Services, spec: JobSpec) -> Non
         assert (await board.posted("j")).status.state == "paused"
 
     asyncio.run(ask())
+
+
+def test_it_is_read_ahead_and_nobody_waits(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AHEAD", 0)
+    board = Counting(services, fresh_s=60)
+
+    async def ask() -> None:
+        first = await board.posted("j")
+        control.pause(services, "j")
+        assert [board.fresh("j") for _ in range(50)] == [first] * 50
+        await board._reading["j"]
+        assert board.reads == 2
+        second = board.fresh("j")
+        assert second is not None
+        assert second.status.state == "paused"
+
+    asyncio.run(ask())
+
+
+def test_a_read_ahead_that_fails_is_nobody_s_failure(
+    services: Services, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AHEAD", 0)
+    board = StatusBoard(services, fresh_s=60)
+    unheard: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: unheard.append(said))
+        first = await board.posted("j")
+        services.redis.raw.flushall()
+        assert board.fresh("j") is first
+        await asyncio.wait([board._reading["j"]])
+        gc.collect()
+
+    asyncio.run(ask())
+    assert not unheard
 
 
 def test_what_was_begun_to_be_read_before_it_is_forgotten_is_not_posted(
