@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from millrace.core.errors import ItemError, Stage
+from millrace.core.tiff import tile_size
 
 FORMATS = (
     "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000",
@@ -71,7 +73,9 @@ def opened(
         raise ItemError(Stage.DECODE, "empty", "the object holds no bytes")
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
-            _refuse_bomb(image, max_pixels)
+            _refuse_bomb(image.size, max_pixels)
+            if isinstance(image, TiffImageFile):
+                _refuse_bomb(tile_size(data, image.tag_v2.offset), max_pixels)
             yield image
     except ItemError:
         raise
@@ -86,12 +90,13 @@ def opened(
         raise ItemError(Stage.DECODE, code, text[:300]) from error
 
 
-def _refuse_bomb(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
+def _refuse_bomb(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
         raise ItemError(
             Stage.DECODE,
             "decompression_bomb",
-            f"{image.width} x {image.height} pixels, over the limit of {max_pixels}",
+            f"{width} x {height} pixels, over the limit of {max_pixels}",
         )
 
 
@@ -142,10 +147,10 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 
 
 _AVERAGED = ("L", "LA", "RGB", "RGBA", "CMYK")
-_GREEDY = ("WEBP", "JPEG2000", "AVIF")
+_GREEDY = ("WEBP", "JPEG2000")
 """Their decoders take up to 20 bytes of memory a pixel, twice as many as anything else here."""
-_SHOWN = tuple(name for name in FORMATS if name != "ICNS")
-"""An ICNS may hold a JPEG 2000 of any size, which nothing tells before it is decoded."""
+_SHOWN = tuple(name for name in FORMATS if name not in ("ICNS", "AVIF"))
+"""What an ICNS or an AVIF holds may be of any size, which nothing tells before it is decoded."""
 
 
 def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
@@ -158,7 +163,7 @@ def thumbnail(data: bytes, *, side: int, max_pixels: int) -> bytes:
     allow_pixels(max_pixels, no_more=True)
     with opened(data, max_pixels=max_pixels, formats=_SHOWN) as image:
         if image.format in _GREEDY:
-            _refuse_bomb(image, max_pixels // 2)
+            _refuse_bomb(image.size, max_pixels // 2)
         image.draft("RGB", (2 * side, 2 * side))
         image.load()
         stored = orientation(image)

@@ -12,7 +12,7 @@ from millrace.core.sizes import MIB
 
 READ_AHEAD = 8
 READ_AHEAD_BYTES = 16 * MIB
-"""So many at most, and no more bytes than that, but for one object."""
+"""So many at most, and about so many bytes: how large those ahead are is told by those before."""
 
 
 def read_ahead(
@@ -31,7 +31,8 @@ def read_ahead(
                     return
                 body = pending.popleft().result()
                 largest = max(largest, len(body or b""))
-                ahead = min(READ_AHEAD, max(1, READ_AHEAD_BYTES // largest))
+                # One small object before large ones does not let many of them come at once.
+                ahead = min(2 * ahead, READ_AHEAD, max(1, READ_AHEAD_BYTES // largest))
                 yield body
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

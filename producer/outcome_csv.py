@@ -22,6 +22,7 @@ def csv_blocks(outcomes: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     writer.writeheader()
     for outcome in outcomes:
         best = (outcome.get("predictions") or [{}])[0]
+        best = best if isinstance(best, dict) else {}  # objects may be made by others
         error = outcome.get("error", {})
         writer.writerow(
             {

@@ -211,8 +211,7 @@ def test_csv_is_written_in_pieces() -> None:
     assert [row["key"] for row in rows(b"".join(pieces).decode())] == [o["key"] for o in outcomes]
 
 
-def test_predictions_without_labels_leave_their_columns_empty() -> None:
-    text = b"".join(
-        csv_blocks([{"key": "a", "etag": None, "predictions": [{"vector": [1]}]}])
-    ).decode()
-    assert rows(text)[0]["label"] == ""
+@pytest.mark.parametrize("prediction", [{"vector": [1]}, [1, 2], 1.0, "cat", None])
+def test_predictions_without_labels_leave_their_columns_empty(prediction: object) -> None:
+    text = b"".join(csv_blocks([{"key": "a", "etag": None, "predictions": [prediction]}])).decode()
+    assert (rows(text)[0]["key"], rows(text)[0]["label"]) == ("a", "")

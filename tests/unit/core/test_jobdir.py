@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -220,19 +220,33 @@ def test_a_reader_of_chunks_may_stop_early(directory: JobDirectory) -> None:
     assert not [thread for thread in threading.enumerate() if "read-ahead" in thread.name]
 
 
-@pytest.mark.parametrize(("size", "ahead"), [(10, READ_AHEAD), (40, 2), (1000, 1)])
+@pytest.mark.parametrize(
+    ("sizes", "ahead"),
+    [
+        ([10] * 20, [1, 2, 4, 8, 8]),
+        ([40] * 20, [1, 2, 2, 2, 2]),
+        ([1000] * 20, [1, 1, 1, 1, 1]),
+        ([10, *[1000] * 19], [1, 2, 1, 1, 1]),
+    ],
+)
 def test_of_large_chunks_fewer_are_read_ahead(
-    size: int, ahead: int, directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
+    sizes: list[int], ahead: list[int], directory: JobDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_ahead, "READ_AHEAD_BYTES", 100)
-    for chunk in range(20):
+    for chunk, size in enumerate(sizes):
         directory.create_chunk(PLAN, chunk, b"x" * (size - 1) + b"\n")
-    asked = iter(range(20))
-    chunks = directory.read_chunks(PLAN, asked)
-    for _ in range(3):
-        next(chunks)
-    # The third was asked for when the second had been taken, and so many in all were under way.
-    assert next(asked) == 2 + ahead
+    asked = 0
+
+    def asking() -> Iterator[int]:
+        nonlocal asked
+        for asked in range(1, len(sizes) + 1):
+            yield asked - 1
+
+    under_way = []
+    for taken, _ in enumerate(directory.read_chunks(PLAN, asking())):
+        under_way.append(asked - taken)
+    assert under_way[:5] == ahead
+    assert len(under_way) == len(sizes)
 
 
 def test_a_chunk_that_cannot_be_read_is_raised_in_its_turn(tmp_path: Path) -> None:

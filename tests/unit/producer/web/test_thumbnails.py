@@ -203,9 +203,10 @@ def test_what_lies_in_an_icon_is_held_to_the_limit_before_it_is_decoded(
     assert (opened(found).size, decoded[0]) == ((192, 192), (300, 300))
 
 
-def test_what_hides_its_size_until_it_is_decoded_is_not_shown() -> None:
+@pytest.mark.parametrize("format", ["ICNS", "AVIF"])
+def test_what_hides_its_size_until_it_is_decoded_is_not_shown(format: str) -> None:
     file = io.BytesIO()
-    Image.new("RGBA", (16, 16)).save(file, "ICNS")
+    Image.new("RGBA", (16, 16)).save(file, format)
     with pytest.raises(ItemError) as refused:
         pictures.thumbnail(file.getvalue(), side=192, max_pixels=10**7)
     assert refused.value.code == "not_an_image"
