@@ -26,7 +26,11 @@ def anybody(services: Services, tmp_path: Path, no_environment: None) -> Iterato
     with (
         serving(services, settings) as api,
         httpx.Client(
-            base_url=api.url, headers={"accept": "text/html"}, follow_redirects=True, timeout=30
+            base_url=api.url,
+            headers={"accept": "text/html"},
+            follow_redirects=True,
+            timeout=30,
+            verify=False,
         ) as client,
     ):
         yield client
