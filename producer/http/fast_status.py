@@ -45,11 +45,12 @@ class FastStatus:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["query_string"]:
             return None
         path = _PATH.fullmatch(scope["path"])
-        posted = self._board.fresh(path[1]) if path else None
-        if posted is None:
+        if path is None:
             return None
         try:
+            # First, for what is asked of the board may have it read Redis.
             self._access.caller(Request(scope))
         except AccessDenied:
             return None  # the router says why
-        return posted.body
+        posted = self._board.fresh(path[1])
+        return posted.body if posted else None

@@ -225,6 +225,25 @@ def test_the_short_way_lets_nobody_in(served: Api) -> None:
     assert served.anybody.get("/v1/jobs/j", headers={"authorization": "Bearer x"}).is_error
 
 
+def test_who_has_no_token_has_nothing_read_ahead(
+    served: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = list[str]()
+    reading_of = served.backend.board._reading_of
+
+    def noted(job: str) -> asyncio.Task[module.Posted]:
+        begun.append(job)
+        return reading_of(job)
+
+    served.viewer.get("/v1/jobs/j")
+    monkeypatch.setattr(module, "AHEAD", 0)
+    monkeypatch.setattr(served.backend.board, "_reading_of", noted)
+    assert served.anybody.get("/v1/jobs/j").status_code == 401
+    assert not begun
+    served.viewer.get("/v1/jobs/j").raise_for_status()
+    assert begun == ["j"]
+
+
 def test_the_short_way_meets_a_host_that_is_none(serve: Serve, tmp_path: Any) -> None:
     api = serve(no_auth=True, viewer_token=None, operator_token=None)
     api.backend.board._fresh_s = 60
