@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
 
-from millrace.core.errors import Busy, CorruptRecord, JobNotFound, MillraceError
+from millrace.core.errors import (
+    AccessDenied,
+    Busy,
+    CorruptRecord,
+    JobNotFound,
+    MillraceError,
+    RedisUnavailable,
+)
 from millrace.core.job import JobState
 from millrace.core.log import get_logger
 from millrace.core.record import to_ms
@@ -181,6 +188,8 @@ class Watcher:
             self._task = None
 
     async def _look(self) -> None:
+        """What is wrong with one job is raised once all others were looked at."""
+        wrong: Exception | None = None
         jobs = [*self._watched]
         changed = await run_sync(self._changed_at, jobs, limiter=self._limiter)
         for job, changed_ms in zip(jobs, changed, strict=True):
@@ -193,15 +202,30 @@ class Watcher:
             elif changed_ms != to_ms(watched.posted.status.updated_at) or _stale(watched):
                 try:
                     watched.tell(await self._board.posted(job))
+                except (RedisUnavailable, AccessDenied):
+                    raise
                 except (JobNotFound, CorruptRecord):
                     continue  # the next look says so
+                except Exception as error:
+                    wrong = error
+        if wrong is not None:
+            raise wrong
 
     def _changed_at(self, jobs: Sequence[str]) -> list[int | None]:
         with self._redis.errors():
             pipe = self._redis.raw.pipeline(transaction=False)
             for job in jobs:
                 pipe.hget(JobKeys(job).record, "updated_ms")
-            return [None if ms is None else int(ms) for ms in pipe.execute()]
+            return [_ms(said) for said in pipe.execute(raise_on_error=False)]
+
+
+def _ms(said: bytes | Exception | None) -> int | None:
+    """None if there is no such job. Of what is no time, one that no status has: reading the whole
+    record tells what is wrong with it."""
+    try:
+        return None if said is None else int(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return -1
 
 
 def _tell(error: Exception) -> None:

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from millrace.core.job import JobSpec
+from millrace.core.topology import JobKeys
 from millrace.producer import control
 from millrace.producer.http import watch
 from millrace.producer.http.board import StatusBoard
@@ -145,6 +146,28 @@ def test_what_fails_once_ends_no_stream(
     with listening(api) as events:
         next(events)
         wait_until(lambda: looks, what="it has looked, and failed")
+        control.pause(api.services, "j")
+        assert next(events).data["state"] == "paused"
+
+
+@pytest.mark.parametrize("forged", ["soon", "9" * 30, None])
+def test_a_forged_record_ends_no_other_job_s_stream(
+    api: Api, spec: JobSpec, tmp_path: Path, forged: str | None
+) -> None:
+    """Its time is none, is none there can be, or its hash is no hash."""
+    listed_job(
+        api.services, tmp_path / "out", job_id="other", input={"uri": (tmp_path / "in").as_uri()}
+    )
+    api.backend.board._fresh_s = 0
+    redis, record = api.services.redis.raw, JobKeys("other").record
+    with listening(api, "other") as others, listening(api) as events:
+        next(others)
+        next(events)
+        if forged is None:
+            redis.delete(record)
+            redis.rpush(record, "no hash")
+        else:
+            redis.hset(record, "updated_ms", forged)
         control.pause(api.services, "j")
         assert next(events).data["state"] == "paused"
 
