@@ -26,8 +26,9 @@ from millrace.producer.http.watch import Watcher
 TAKE_UP_S = 15.0
 CLEAR_S = 120.0
 READERS = 16
-"""Threads of those who wait for storage. Who waits for Redis alone has others, which storage that
-stands still does not take away."""
+WRITERS = 16
+"""Threads of those who wait for storage to read it, and to make jobs. Who waits for Redis alone has
+others, which storage that stands still does not take away."""
 
 
 class Backend:
@@ -50,6 +51,7 @@ class Backend:
         self.streams = Streams()
         self.previews = Previews(services)
         self.readers = CapacityLimiter(READERS)
+        self.writers = CapacityLimiter(WRITERS)
         self.verifier = Verifier(services)
         self.shelf = Shelf(services)
         self.predictions = Predictions(services, settings.uploads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
@@ -80,7 +81,7 @@ def resume_job(request: Request, job: JobIdPath, _: _Operator) -> Response:
     response_model=JobStatus,
     responses=responses(400, 404, 408, 409, 413, 422),
 )
-def retry_job(
+async def retry_job(
     request: Request,
     job: JobIdPath,
     caller: _Operator,
@@ -89,9 +90,13 @@ def retry_job(
 ) -> Response:
     """A job of its own over the failed images of one that has ended."""
     backend: Backend = request.app.state.backend
-    asked = asked or RetryRequest()
-    child = retry(backend, job, asked, job_id_for(caller, idempotency_key, asked.job_id))
-    return accepted(backend, child)
+    wanted = asked or RetryRequest()
+
+    def made() -> Response:
+        child = retry(backend, job, wanted, job_id_for(caller, idempotency_key, wanted.job_id))
+        return accepted(backend, child)
+
+    return await run_sync(made, limiter=backend.writers)
 
 
 def cancel(backend: Backend, job: str) -> None:
@@ -119,7 +124,7 @@ def resume(backend: Backend, job: str) -> None:
 
 
 def retry(backend: Backend, job: str, asked: RetryRequest, job_id: str | None) -> str:
-    """The id of the new job."""
+    """The id of the new job. It waits for storage."""
     spec = retry_spec(backend.services, job, codes=asked.codes, job_id=job_id)
     backend.lister.submit(spec)
     return spec.job_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -54,7 +55,7 @@ class JobList(BaseModel):
         **responses(400, 404, 408, 409, 413, 422),
     },
 )
-def submit(
+async def submit(
     request: Request,
     asked: JobRequest,
     caller: Annotated[Caller, Depends(operator)],
@@ -63,10 +64,14 @@ def submit(
     """Make a job over all images below a storage URL. It is answered as soon as the job stands;
     listing goes on in the background, also after the server was started anew."""
     backend: Backend = request.app.state.backend
-    job_id = job_id_for(caller, idempotency_key, asked.job_id)
-    spec = spec_of_request(backend.services, asked, job_id)
-    backend.lister.submit(spec)
-    return accepted(backend, spec.job_id)
+
+    def made() -> Response:
+        job_id = job_id_for(caller, idempotency_key, asked.job_id)
+        spec = spec_of_request(backend.services, asked, job_id)
+        backend.lister.submit(spec)
+        return accepted(backend, spec.job_id)
+
+    return await run_sync(made, limiter=backend.writers)
 
 
 @router.get(

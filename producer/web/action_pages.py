@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -33,7 +34,7 @@ def ask(request: Request, job: JobIdPath, action: str, caller: Operator) -> Resp
 
 
 @router.post("/jobs/{job}/{action}")
-def act(
+async def act(
     request: Request,
     job: JobIdPath,
     action: str,
@@ -42,7 +43,10 @@ def act(
 ) -> Response:
     """Do it, and go back to the job, or on to the new one."""
     found = _action(action)
-    about = _do(dashboard(request).backend, found, job, stamp)
+    backend = dashboard(request).backend
+    # The others wait for Redis alone.
+    limiter = backend.writers if found is RETRY else None
+    about = await run_sync(_do, backend, found, job, stamp, limiter=limiter)
     return RedirectResponse(f"/jobs/{about}?done={found.name}", 303)
 
 

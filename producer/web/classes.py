@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from millrace.core.bitmaps import set_bits
-from millrace.core.errors import MillraceError
+from millrace.core.errors import MillraceError, ObjectTooLarge
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
@@ -42,6 +42,8 @@ class Counted:
     others: int = 0
     images: int = 0
     """With a prediction that is a class."""
+    too_large: int = 0
+    """Chunks that are passed over."""
     failed_at: float | None = None
     """When reading failed last, by `time.monotonic`."""
 
@@ -50,10 +52,14 @@ class Counted:
         """Whether it failed a moment ago, so that nothing is read now."""
         return self.failed_at is not None and time.monotonic() - self.failed_at < AGAIN_S
 
-    def add(self, chunk: int, labels: Counter[str]) -> None:
+    def add(self, chunk: int, labels: Counter[str] | None) -> None:
+        """Of a chunk that is too large there are none."""
         index = chunk >> 3
         self.chunks.extend(b"\0" * (index + 1 - len(self.chunks)))
         self.chunks[index] |= 0x80 >> (chunk & 7)
+        if labels is None:
+            self.too_large += 1
+            return
         for label, images in labels.items():
             self.images += images
             if label in self.best or len(self.best) < MOST_LABELS:
@@ -73,7 +79,7 @@ class Counted:
 class ClassCounts:
     """`top` are the most frequent (label, images), `more` all images of the other classes;
     `waiting` counts finished chunks that are to be counted yet: none while they cannot be read,
-    of which `away` tells."""
+    of which `away` tells. `too_large` are the chunks that are passed over."""
 
     top: list[tuple[str, int]]
     more: int
@@ -81,6 +87,7 @@ class ClassCounts:
     images: int
     waiting: int
     away: bool = False
+    too_large: int = 0
 
 
 class Classes:
@@ -111,7 +118,15 @@ class Classes:
             top = counted.best.most_common(most)
             shown = sum(images for _, images in top)
             classes = len(counted.best) + bool(counted.others)
-            return ClassCounts(top, counted.images - shown, classes, counted.images, waiting, away)
+            return ClassCounts(
+                top,
+                counted.images - shown,
+                classes,
+                counted.images,
+                waiting,
+                away,
+                counted.too_large,
+            )
 
     def close(self) -> None:
         """Count no more; nobody waits for the chunk that is being read."""
@@ -143,6 +158,10 @@ class Classes:
                 counted.add(chunk, labels)
 
 
-def _best_labels(directory: JobDirectory, spec: JobSpec, chunk: int) -> Counter[str]:
+def _best_labels(directory: JobDirectory, spec: JobSpec, chunk: int) -> Counter[str] | None:
+    """None if the chunk is too large."""
     best = map(best_of, outcomes_of(directory, spec, chunk))
-    return Counter(one["label"] for one in best if one is not None)
+    try:
+        return Counter(one["label"] for one in best if one is not None)
+    except ObjectTooLarge:
+        return None

@@ -11,6 +11,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 
+from millrace.core.job import JobSpec
 from millrace.producer.http.backend import Backend
 from millrace.producer.web.classes import Classes
 from millrace.producer.web.error_samples import ErrorSamples
@@ -18,7 +19,7 @@ from millrace.producer.web.job_files import JobFiles
 from millrace.producer.web.shared import Shared
 from millrace.producer.web.throughput import ThroughputHistory
 from millrace.producer.web.thumbnail_cache import ThumbnailCache
-from millrace.producer.web.thumbnails import Thumbnails
+from millrace.producer.web.thumbnails import Thumbnail, Thumbnails
 
 V = TypeVar("V")
 
@@ -27,6 +28,11 @@ FRESH_S = 0.8
 
 MAKERS = 4
 """Threads that fetch and make thumbnails."""
+
+JOB_THREADS = 16
+LIST_THREADS = 4
+"""What streams show of a job waits for storage, by one thread a job. Lists wait for Redis alone:
+however many jobs' storage stands still, it takes their threads from nobody."""
 
 
 class Dashboard:
@@ -43,8 +49,9 @@ class Dashboard:
             Path(settings.thumbnail_cache).expanduser(), settings.thumbnail_cache_bytes
         )
         self.thumbnails = Thumbnails(self.files, cache)
-        self.makers = CapacityLimiter(MAKERS)
-        self.shared: Shared[Hashable, Any] = Shared()
+        self._makers = CapacityLimiter(MAKERS)
+        self.of_jobs: Shared[Hashable, Any] = Shared(JOB_THREADS)
+        self.of_lists: Shared[Hashable, Any] = Shared(LIST_THREADS)
         self.lists: Counter[Hashable] = Counter()
         """The different lists of jobs that streams show, each with how many show it."""
         self._ended = False
@@ -57,6 +64,14 @@ class Dashboard:
     async def in_thread(self, make: Callable[[], V]) -> V:
         """Run what waits for storage."""
         return await run_sync(make, limiter=self.backend.readers)
+
+    async def thumbnail(self, spec: JobSpec, row: int, side: int, known: str = "") -> Thumbnail:
+        """As `Thumbnails.kept` tells, or made: by threads of their own, so that neither slow
+        objects nor a page of many keep anybody waiting for what is there."""
+        kept = await self.in_thread(lambda: self.thumbnails.kept(spec, row, side, known))
+        if kept is not None:
+            return kept
+        return await run_sync(self.thumbnails.of, spec, row, side, limiter=self._makers)
 
     def close(self) -> None:
         self._ended = True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
 from millrace.core.bitmaps import set_bits
+from millrace.core.errors import ObjectTooLarge
 from millrace.core.job import JobSpec
 from millrace.producer.web.gallery import Found
 from millrace.producer.web.job_files import JobFiles
@@ -78,9 +80,9 @@ class ErrorSamples:
             if looked == CHUNKS_A_LOOK:
                 return missing
             looked += 1
-            for row, outcome in enumerate(
-                outcomes_of(directory, spec, chunk), spec.chunk_size * chunk
-            ):
-                sampled.add(Found(row, outcome))
+            first = spec.chunk_size * chunk
+            with suppress(ObjectTooLarge):  # others may be had
+                for row, outcome in enumerate(outcomes_of(directory, spec, chunk), first):
+                    sampled.add(Found(row, outcome))
             sampled.read.add(chunk)
         return False

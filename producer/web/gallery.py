@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from millrace.core.bitmaps import set_bits
+from millrace.core.errors import ObjectTooLarge
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.producer.web.outcomes import outcomes_of
@@ -75,11 +76,12 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Page:
     """`after` is the row to go on from, None at the end of what there is. `looked` counts the
-    outcomes that were read for it."""
+    outcomes that were read for it, `too_large` the chunks that were not."""
 
     found: list[Found]
     after: int | None
     looked: int
+    too_large: int = 0
 
     @property
     def full(self) -> bool:
@@ -103,19 +105,22 @@ def page_of(
     """
     deadline = time.monotonic() + within_s
     found: list[Found] = []
-    looked = 0
+    looked = too_large = 0
     for read, chunk in enumerate(_from(finished, start // spec.chunk_size)):
         first = max(start, chunk * spec.chunk_size)
         if read == most_chunks or (read and time.monotonic() > deadline):
-            return Page(found, first, looked)
+            return Page(found, first, looked, too_large)
         skipped = first - chunk * spec.chunk_size
-        for row, outcome in enumerate(outcomes_of(directory, spec, chunk, skipped), first):
-            if len(found) == size:
-                return Page(found, row, looked)
-            looked += 1
-            if wanted.accepts(outcome):
-                found.append(Found(row, outcome))
-    return Page(found, None, looked)
+        try:
+            for row, outcome in enumerate(outcomes_of(directory, spec, chunk, skipped), first):
+                if len(found) == size:
+                    return Page(found, row, looked, too_large)
+                looked += 1
+                if wanted.accepts(outcome):
+                    found.append(Found(row, outcome))
+        except ObjectTooLarge:
+            too_large += 1
+    return Page(found, None, looked, too_large)
 
 
 def best_of(outcome: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import JobNotFound, MillraceError
+from millrace.core.errors import JobNotFound, MillraceError, ObjectTooLarge
 from millrace.core.job import TAKES_WORK, JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.producer.http.access import Caller, page_viewer, viewer
@@ -120,8 +119,8 @@ async def live(
             posted = await web.backend.board.posted(job)
             # Of a job that stands still the same is shown for a while, for all who look at it.
             still = not reading and posted.status.state not in TAKES_WORK
-            found: Seen = await web.shared.get(
-                ("job", job, who.acts, posted.body if still else b""),
+            found: Seen = await web.of_jobs.get(
+                (job, who.acts, posted.body if still else b""),
                 lambda: _seen(view_of(web, posted), who),
                 STILL_S if still else FRESH_S,
             )
@@ -159,15 +158,19 @@ async def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> R
     web = dashboard(request)
     status = (await web.backend.board.posted(job)).status
 
-    def known() -> tuple[JobSpec, ManifestRow, dict[str, Any] | None]:
+    def known() -> tuple[JobSpec, ManifestRow, dict[str, Any] | None, bool]:
         spec = web.files.spec(job)
         named = web.files.row(spec, row)
         chunk, at = divmod(row, spec.chunk_size)
-        return spec, named, next(outcomes_of(web.files.directory(spec), spec, chunk, at), None)
+        try:
+            found = next(outcomes_of(web.files.directory(spec), spec, chunk, at), None)
+            return spec, named, found, False
+        except ObjectTooLarge:
+            return spec, named, None, True
 
-    spec, named, outcome = await web.in_thread(known)
+    spec, named, outcome, too_large = await web.in_thread(known)
     # It is made before the browser asks for it, to say in words if there is none.
-    thumbnail = await run_sync(web.thumbnails.of, spec, row, SIDES[1], limiter=web.makers)
+    thumbnail = await web.thumbnail(spec, row, SIDES[1])
     return page(
         "image.html",
         who=Who.of(request, caller),
@@ -178,8 +181,9 @@ async def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> R
         etag=named.etag,
         size=named.size,
         outcome=outcome,
+        too_large=too_large,
         version=version_of(spec),
-        unseen=said(thumbnail.problem) if thumbnail and thumbnail.problem else "",
+        unseen=said(thumbnail.problem) if thumbnail.problem else "",
     )
 
 

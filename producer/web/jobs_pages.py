@@ -103,7 +103,7 @@ async def live(request: Request, caller: Annotated[Caller, Depends(viewer)]) -> 
         fresh_s = FRESH_S if active and not chosen.wanted else CALM_S
         fresh_s *= max(1, len(web.lists) / LISTS_FRESH)
         with suppress(MillraceError):  # Redis is away: what stands there stays
-            shown, active = await web.shared.get(("jobs", chosen, who.acts), listed, fresh_s)
+            shown, active = await web.of_lists.get((chosen, who.acts), listed, fresh_s)
             return News({"jobs": shown})
         return News()
 

@@ -83,7 +83,7 @@ async def submit(request: Request, caller: Operator, asked: Asked) -> Response:
         return spec.job_id
 
     try:
-        job = await run_sync(made)
+        job = await run_sync(made, limiter=web.backend.writers)
     except MillraceError as error:
         return await _form(request, caller, asked, problem=error, status=status_for(error))
     return RedirectResponse(f"/jobs/{job}", 303)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
 from typing import Any
 
-from millrace.core.errors import CorruptRecord, ObjectTooLarge
+from millrace.core.errors import CorruptRecord
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
 from millrace.core.outcome import decode_outcome
 
 log = get_logger(__name__)
+
+MOST_PREDICTIONS = 20
+"""Of an image, best first: no page shows more, and some of them are kept for a while."""
 
 _OF_AN_ERROR = {"message": "", "retryable": False, "attempts": None}
 """What pages tell of one beside its stage and code. Objects are made by others, and may lack it."""
@@ -20,17 +25,20 @@ _OF_AN_ERROR = {"message": "", "retryable": False, "attempts": None}
 def outcomes_of(
     directory: JobDirectory, spec: JobSpec, chunk: int, skipped: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """The outcomes of a chunk after the first `skipped`, in the order of the manifest.
+    """The outcomes of a chunk after the first `skipped`, in the order of the manifest, with as many
+    predictions as are shown.
 
     A chunk that is damaged ends where the damage begins: nobody can mend it by looking, and it
-    takes nothing but itself away. Raises the store's errors.
+    takes nothing but itself away. Raises the store's errors, ObjectTooLarge among them.
     """
     try:
         body = directory.read_chunk(spec.plan, chunk) or b""
-        for line in body.splitlines()[skipped:]:
+        for line in islice(BytesIO(body), skipped, None):
             outcome = decode_outcome(line)
             if "error" in outcome:
                 outcome["error"] = _OF_AN_ERROR | outcome["error"]
+            else:
+                del outcome["predictions"][MOST_PREDICTIONS:]
             yield outcome
-    except (CorruptRecord, ObjectTooLarge) as error:
+    except CorruptRecord as error:
         log.warning("a chunk is damaged", job=spec.job_id, chunk=chunk, error=error.message)

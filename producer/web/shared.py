@@ -1,4 +1,4 @@
-"""What many streams show alike: worked out once a moment, by one of a few threads, for all."""
+"""What many streams show alike: worked out once a moment, by one of some threads, for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from millrace.producer.http.watch import MOST_LISTENERS
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-THREADS = 4
 MOST_KEPT = 2 * MOST_LISTENERS
 """Not less than one for each stream: what is not kept is made anew for every look."""
 
@@ -25,16 +24,16 @@ MOST_KEPT = 2 * MOST_LISTENERS
 class Shared(Generic[K, V]):
     """Its coroutines belong to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._made: dict[K, tuple[float, asyncio.Task[V]]] = {}
-        self._limiter = CapacityLimiter(THREADS)
+        self._limiter = CapacityLimiter(threads)
 
     async def get(self, key: K, make: Callable[[], V], fresh_s: float) -> V:
-        """What `make` makes, which may be what it made for another within the last `fresh_s`
-        seconds. Raises what it raises."""
+        """What `make` makes, which may be what it makes for another at this moment, or made within
+        the last `fresh_s` seconds. Raises what it raises."""
         now = time.monotonic()
         made, task = self._made.get(key, (0.0, None))
-        if task is None or now - made > fresh_s:
+        if task is None or (task.done() and now - made > fresh_s):
             if len(self._made) >= MOST_KEPT:
                 del self._made[min(self._made, key=lambda known: self._made[known][0])]
             # For everybody, it is about nobody's request in particular.

@@ -14,7 +14,7 @@ from millrace.core.errors import UsageError
 from millrace.producer.http.access import Caller, viewer
 from millrace.producer.http.requests import JobIdPath
 from millrace.producer.web.dashboard import dashboard
-from millrace.producer.web.thumbnails import SIDES, Thumbnail, said, version_of
+from millrace.producer.web.thumbnails import SIDES, said, version_of
 
 HEADERS = {"content-security-policy": "default-src 'none'"}
 """`nosniff` stands in every answer of the server."""
@@ -51,14 +51,10 @@ async def thumbnail(
     web = dashboard(request)
     known = request.headers.get("if-none-match", "").strip('"')
 
-    def make() -> tuple[Thumbnail | None, bool]:
-        spec = web.files.spec(job)
-        return web.thumbnails.of(spec, row, side, known), v == version_of(spec)
-
-    # By threads of their own: a page of them keeps nobody else waiting.
-    found, of_this_job = await run_sync(make, limiter=web.makers)
-    keep = FOR_A_DAY if of_this_job else ASK_AGAIN
-    if found is None:
+    spec = await run_sync(web.files.spec, job)
+    found = await web.thumbnail(spec, row, side, known)
+    keep = FOR_A_DAY if v == version_of(spec) else ASK_AGAIN
+    if found.lasting and found.etag == known:
         etag = {"etag": f'"{known}"', "cache-control": keep}
         return Response(status_code=304, headers=HEADERS | etag)
     if found.problem:

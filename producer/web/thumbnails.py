@@ -22,6 +22,7 @@ MAX_BYTES = 32 * MIB
 MAX_PIXELS = 50_000_000
 """Decoding takes 10 bytes of memory for each, at worst: 500 MB."""
 AT_ONCE = 2
+"""Of those that are decoded."""
 SIDES = (192, 512)
 """Pixels of the longer side: in a gallery, and alone."""
 
@@ -44,7 +45,8 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """`problem` is empty, or a word for why there is no picture; then `data` is."""
+    """`problem` is empty, or a word for why there is no picture; then `data` is. It is also if the
+    asker has it."""
 
     data: bytes
     problem: str
@@ -54,32 +56,35 @@ class Thumbnail:
 
 
 class Thumbnails:
-    """Makes them, a few at a time, for decoding takes a core and memory."""
+    """Makes them; a few at a time are decoded, for that takes a core and memory."""
 
     def __init__(self, files: JobFiles, cache: ThumbnailCache) -> None:
         self._files = files
         self._cache = cache
         self._turn = Semaphore(AT_ONCE)
 
-    def of(self, spec: JobSpec, number: int, side: int, known: str = "") -> Thumbnail | None:
-        """That of a manifest row; None if the asker's `known` ETag stands for it already.
+    def kept(self, spec: JobSpec, number: int, side: int, known: str = "") -> Thumbnail | None:
+        """That of a manifest row, if it is here or the asker's `known` ETag stands for it already.
 
         Raises ObjectNotFound if the manifest has no such row, and what the job's directory raises.
         """
         row = self._files.row(spec, number)
+        if row.etag is None:
+            return None  # it may have become another
         name = _name(spec, row, side)
-        lasting = row.etag is not None
-        if lasting and known == name:
-            return None
-        kept = self._cache.get(name) if lasting else None
-        if kept is None:
-            with self._turn:
-                kept = (self._cache.get(name) if lasting else None) or self._make(
-                    spec, row, side, name if lasting else ""
-                )
-        if kept.startswith(WEBP):
-            return Thumbnail(kept, "", name, lasting)
-        return Thumbnail(b"", kept.decode(errors="replace"), "", lasting=False)
+        if known == name:
+            return Thumbnail(b"", "", name, lasting=True)
+        made = self._cache.get(name)
+        return _shown(made, name, lasting=True) if made else None
+
+    def of(self, spec: JobSpec, number: int, side: int) -> Thumbnail:
+        """The same, or a new one. Raises as `kept` does."""
+        kept = self.kept(spec, number, side)
+        if kept is not None:
+            return kept
+        row = self._files.row(spec, number)
+        name, lasting = _name(spec, row, side), row.etag is not None
+        return _shown(self._make(spec, row, side, name if lasting else ""), name, lasting)
 
     def _make(self, spec: JobSpec, row: ManifestRow, side: int, name: str) -> bytes:
         """A picture, or the word for why there is none; kept under `name`, if it has one and this
@@ -87,6 +92,7 @@ class Thumbnails:
         from millrace.core.pictures import thumbnail
 
         try:
+            # Not in its turn: an object that is slow to come would hold up all the others.
             store = self._files.source(spec, row)
             data = store.get(row.key, if_match=row.etag, max_bytes=MAX_BYTES)
         except Unavailable:
@@ -94,12 +100,19 @@ class Thumbnails:
         except MillraceError as error:
             return error.code.encode()
         try:
-            made = thumbnail(data, side=side, max_pixels=MAX_PIXELS)
+            with self._turn:
+                made = thumbnail(data, side=side, max_pixels=MAX_PIXELS)
         except ItemError as error:
             made = error.code.encode()
         if name:
             self._cache.put(name, made)
         return made
+
+
+def _shown(made: bytes, name: str, lasting: bool) -> Thumbnail:
+    if made.startswith(WEBP):
+        return Thumbnail(made, "", name, lasting)
+    return Thumbnail(b"", made.decode(errors="replace"), "", lasting=False)
 
 
 def said(problem: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,68 +13,153 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from millrace.core.chunks import ChunkPlan
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
+from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
+from millrace.core.storage import Store
 from millrace.producer.http.access import Access, Caller
 from millrace.producer.http.shelf import Shelf
+from millrace.producer.web.dashboard import LIST_THREADS, MAKERS
+from millrace.producer.web.job_files import JobFiles, ShownDirectory
 from tests.support import wait_until
 from tests.unit.producer.support import listed_job, work
+from tests.unit.producer.web.test_thumbnails import job_over, listed, photo
 
 MANY = 48
 """Requests: more than the threads that all of them would share."""
 
+SENT_AS = {"/v1/jobs": "json", "/new": "data"}
+
 
 @pytest.fixture
 def job(services: Services, tmp_path: Path) -> JobSpec:
+    """One that runs, beside one that has ended."""
+    (tmp_path / "in").mkdir()
+    failing = {1: "decode/corrupt"}
+    ended = listed_job(services, tmp_path / "out", job_id="ended", images=2)
+    work(services, ended, 0, failing=failing)
     spec = listed_job(services, tmp_path / "out", images=6)
-    work(services, spec, 0, 1, failing={1: "decode/corrupt"})
+    work(services, spec, 0, 1, failing=failing)
     return spec
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "paths"),
+    ("kind", "method", "verb", "path"),
     [
-        (
-            JobDirectory,
-            "read_chunk",
-            ["/jobs/j", "/jobs/j/gallery", "/jobs/j/images/0", "/v1/jobs/j/errors?limit=5"],
-        ),
-        (Shelf, "models", ["/", "/new"]),
+        (JobDirectory, "_get", "GET", "/jobs/j"),
+        (JobDirectory, "_get", "GET", "/jobs/j/gallery"),
+        (JobDirectory, "_get", "GET", "/jobs/j/images/0"),
+        (JobDirectory, "_get", "GET", "/v1/jobs/j/errors?limit=5"),
+        (Shelf, "models", "GET", "/"),
+        (Shelf, "models", "GET", "/new"),
+        (JobDirectory, "create_spec", "POST", "/v1/jobs"),
+        (JobDirectory, "create_spec", "POST", "/new"),
+        (JobDirectory, "confirm", "POST", "/v1/jobs/ended/retry"),
+        (JobDirectory, "confirm", "POST", "/jobs/ended/retry"),
     ],
 )
 def test_storage_that_stands_still_holds_up_no_cancel(
     kind: type,
     method: str,
-    paths: list[str],
+    verb: str,
+    path: str,
     client: httpx.Client,
     job: JobSpec,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate, came = threading.Event(), list[str]()
     whole: Callable[..., Any] = getattr(kind, method)
     caller = Access.caller
+    asked = {
+        "source": (tmp_path / "in").as_uri(),
+        "output": (tmp_path / "out").as_uri(),
+        "model": "tiny",
+    }
 
     def stand_still(*args: Any) -> Any:
         gate.wait(30)
         return whole(*args)
 
     def noted(self: Access, request: Request) -> Caller:
-        came.append(request.url.path)
+        if "endpoint" in request.scope:  # not yet where only its right to send a body is asked
+            came.append(request.url.path)
         return caller(self, request)
+
+    def ask() -> int:
+        sent: dict[str, Any] = {SENT_AS[path]: asked} if path in SENT_AS else {}
+        return client.request(verb, path, headers={"accept": "*/*"}, **sent).status_code
 
     monkeypatch.setattr(kind, method, stand_still)
     monkeypatch.setattr(Access, "caller", noted)
     with ThreadPoolExecutor(MANY) as pool:
         try:
-            accept = {"accept": "*/*"}
-            asked = [
-                pool.submit(client.get, path, headers=accept)
-                for path in paths * (MANY // len(paths))
-            ]
+            asking = [pool.submit(ask) for _ in range(MANY)]
             wait_until(lambda: len(came) >= MANY, what="all of them wait")
             cancelled = client.post("/v1/jobs/j/cancel", timeout=10)
         finally:
             gate.set()
         assert cancelled.status_code == 200
+        told = {one.result() for one in asking}
+        assert told <= {200, 202, 503}
+        assert told != {503}  # which some are told where all of them begin to stream at once
+
+
+def test_storage_that_stands_still_holds_up_no_list(
+    client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams of as many jobs as lists have threads wait for it, and what counts classes."""
+    gate, came = threading.Event(), list[int]()
+    read_chunk = ShownDirectory.read_chunk
+    jobs = [f"job-{number}" for number in range(LIST_THREADS)]
+    for job in jobs:
+        spec = listed_job(services, tmp_path / "out", job_id=job)
+        work(services, spec, 0, failing={1: "decode/corrupt"})
+
+    def stand_still(self: ShownDirectory, plan: ChunkPlan, chunk: int) -> bytes | None:
+        came.append(chunk)
+        gate.wait(30)
+        return read_chunk(self, plan, chunk)
+
+    monkeypatch.setattr(ShownDirectory, "read_chunk", stand_still)
+    with ExitStack() as streams:
+        try:
+            for job in jobs:
+                streams.enter_context(client.stream("GET", f"/jobs/{job}/live"))
+            wait_until(lambda: len(came) > LIST_THREADS, what="all of them wait")
+            lists = streams.enter_context(client.stream("GET", "/live", timeout=10))
+            assert next(lists.iter_lines()) == "event: jobs"
+        finally:
+            gate.set()
+
+
+def test_thumbnails_that_are_there_wait_for_none_that_are_not(
+    client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, came = threading.Event(), list[str]()
+    source = JobFiles.source
+    keys = [f"{number}.jpg" for number in range(MAKERS + 1)]
+    for key in keys:
+        photo(tmp_path / "in" / key)
+    job_over(services, tmp_path, *(listed(tmp_path, key) for key in keys))
+    first = client.get("/jobs/j/thumbnails/0")
+    assert first.headers["content-type"] == "image/webp"
+
+    def stand_still(self: JobFiles, spec: JobSpec, row: ManifestRow) -> Store:
+        came.append(row.key)
+        gate.wait(30)
+        return source(self, spec, row)
+
+    monkeypatch.setattr(JobFiles, "source", stand_still)
+    with ThreadPoolExecutor(MAKERS) as pool:
+        try:
+            asked = [
+                pool.submit(client.get, f"/jobs/j/thumbnails/{row}") for row in range(1, len(keys))
+            ]
+            wait_until(lambda: len(came) == MAKERS, what="all of them wait")
+            assert client.get("/jobs/j/thumbnails/0", timeout=10).content == first.content
+        finally:
+            gate.set()
         assert {one.result().status_code for one in asked} == {200}

@@ -177,7 +177,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     get = Shared.get
 
     async def note(self: Any, key: Any, make: Any, fresh_s: float) -> Any:
-        noted.append((key[1].state, fresh_s))
+        noted.append((key[0].state, fresh_s))
         return await get(self, key, make, fresh_s)
 
     monkeypatch.setattr(Shared, "get", note)

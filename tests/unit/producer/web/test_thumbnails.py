@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ from millrace.core.errors import ItemError, ObjectNotFound, SpecMismatch
 from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
+from millrace.core.storage import Store
 from millrace.producer.enqueue import enqueue
 from millrace.producer.web import thumbnails
 from millrace.producer.web.job_files import JobFiles
 from millrace.producer.web.thumbnail_cache import ThumbnailCache
-from millrace.producer.web.thumbnails import Thumbnails
+from millrace.producer.web.thumbnails import AT_ONCE, Thumbnails
+from tests.support import wait_until
 from tests.unit.core.support import a_spec, created
 
 
@@ -75,7 +80,6 @@ def test_a_photograph_becomes_a_small_webp_without_its_metadata(
     data = photo(tmp_path / "in" / "a.jpg", exif=exif)
     spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
     found = made.of(spec, 0, 192)
-    assert found is not None
     image = opened(found.data)
     assert (image.format, image.size, found.problem, found.lasting) == (
         "WEBP",
@@ -93,7 +97,6 @@ def test_it_stands_upright(services: Services, made: Thumbnails, tmp_path: Path)
     exif[0x0112] = 6
     photo(tmp_path / "in" / "a.jpg", exif=exif)
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
-    assert found is not None
     assert opened(found.data).size == (144, 192)
 
 
@@ -103,7 +106,6 @@ def test_a_tiny_picture_is_enlarged_with_sharp_pixels(
     (tmp_path / "in").mkdir()
     Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "in" / "a.png")
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.png")), 0, 192)
-    assert found is not None
     assert opened(found.data).size == (192, 192)
 
 
@@ -114,7 +116,6 @@ def test_every_kind_of_picture(
     (tmp_path / "in").mkdir()
     Image.linear_gradient("L").resize((900, 600)).convert(mode).save(tmp_path / "in" / "a.tif")
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.tif")), 0, 192)
-    assert found is not None
     assert (opened(found.data).mode, opened(found.data).size) == ("RGB", (192, 128))
 
 
@@ -132,7 +133,6 @@ def test_what_is_no_picture_is_a_word(
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(content)
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
-    assert found is not None
     assert (found.data, found.problem) == (b"", problem)
 
 
@@ -143,7 +143,6 @@ def test_a_bomb_is_refused_by_its_header(
     Image.new("1", (20_000, 20_000)).save(tmp_path / "in" / "a.png")
     assert (tmp_path / "in" / "a.png").stat().st_size < 100_000
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.png")), 0, 192)
-    assert found is not None
     assert found.problem == "decompression_bomb"
 
 
@@ -218,7 +217,6 @@ def test_an_object_over_the_limit_is_not_read(
     monkeypatch.setattr(thumbnails, "MAX_BYTES", 1000)
     photo(tmp_path / "in" / "a.jpg")
     found = made.of(job_over(services, tmp_path, listed(tmp_path, "a.jpg")), 0, 192)
-    assert found is not None
     assert found.problem == "too_large"
 
 
@@ -230,7 +228,6 @@ def test_what_a_manifest_names_outside_the_input_is_not_read(
     spec = job_over(services, tmp_path, *map(ManifestRow, outside))
     for row in range(3):
         found = made.of(spec, row, 192)
-        assert found is not None
         assert found.data == b""
         assert found.problem in ("outside_root", "object_not_found", "access_denied")
 
@@ -246,7 +243,6 @@ def test_a_link_is_followed_as_a_worker_does(
     spec = job_over(services, tmp_path, ManifestRow("inside.jpg"), ManifestRow("out.jpg"))
     for row, size in enumerate([(192, 144), (192, 192)]):
         found = made.of(spec, row, 192)
-        assert found is not None
         assert opened(found.data).size == size
 
 
@@ -278,13 +274,39 @@ def test_it_is_made_once_and_then_kept(
     photo(tmp_path / "in" / "a.jpg")
     spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
     first = made.of(spec, 0, 192)
-    assert first is not None
     (tmp_path / "in" / "a.jpg").unlink()
     assert made.of(spec, 0, 192) == first
-    assert made.of(spec, 0, 192, known=first.etag) is None
+    assert made.kept(spec, 0, 192) == first
+    assert made.kept(spec, 0, 192, known=first.etag) == replace(first, data=b"")
+    assert made.kept(spec, 0, 512) is None
     larger = made.of(spec, 0, 512)
-    assert larger is not None
     assert larger.problem == "object_not_found"
+
+
+def test_objects_that_are_slow_to_come_hold_up_no_other(
+    services: Services, made: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, gate, came = JobFiles.source, threading.Event(), list[str]()
+    keys = ("slow-0.jpg", "slow-1.jpg", "a.jpg")
+    for key in keys:
+        photo(tmp_path / "in" / key)
+    spec = job_over(services, tmp_path, *(listed(tmp_path, key) for key in keys))
+
+    def slowly(files: JobFiles, spec: JobSpec, row: ManifestRow) -> Store:
+        if row.key.startswith("slow"):
+            came.append(row.key)
+            gate.wait(30)
+        return source(files, spec, row)
+
+    monkeypatch.setattr(JobFiles, "source", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        try:
+            slow = [pool.submit(made.of, spec, row, 192) for row in range(AT_ONCE)]
+            wait_until(lambda: len(came) == AT_ONCE, what="both wait for storage")
+            assert pool.submit(made.of, spec, 2, 192).result(10).data
+        finally:
+            gate.set()
+        assert all(one.result().data for one in slow)
 
 
 def test_an_image_that_changed_is_not_passed_off_as_the_listed_one(
@@ -294,7 +316,6 @@ def test_an_image_that_changed_is_not_passed_off_as_the_listed_one(
     spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
     photo(tmp_path / "in" / "a.jpg", (300, 300))
     found = made.of(spec, 0, 192)
-    assert found is not None
     assert found.problem == "source_changed"
 
 
@@ -305,9 +326,8 @@ def test_without_an_etag_it_is_read_each_time(
     spec = job_over(services, tmp_path, ManifestRow("a.jpg"))
     first = made.of(spec, 0, 192)
     photo(tmp_path / "in" / "a.jpg", (300, 300))
-    second = made.of(spec, 0, 192, known=first.etag if first else "")
-    assert first is not None
-    assert second is not None
+    assert made.kept(spec, 0, 192, known=first.etag) is None
+    second = made.of(spec, 0, 192)
     assert not first.lasting
     assert opened(second.data).size == (192, 192)
 
