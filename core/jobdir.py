@@ -211,10 +211,12 @@ class JobDirectory:
         """Remove what lies under the results and is no chunk's."""
         self._store.delete(self._prefix + name)
 
-    def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
-        """A chunk's committed outcome, or None."""
+    def read_chunk(
+        self, plan: ChunkPlan, chunk: int, max_bytes: int = MAX_CHUNK_BYTES
+    ) -> bytes | None:
+        """A chunk's committed outcome, or None. Raises ObjectTooLarge."""
         try:
-            return self._get(chunk_object(plan.part_of(chunk), chunk), MAX_CHUNK_BYTES)
+            return self._get(chunk_object(plan.part_of(chunk), chunk), max_bytes)
         except ObjectNotFound:
             return None
 

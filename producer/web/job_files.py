@@ -6,33 +6,16 @@ not in a manifest. What a manifest names outside the job's input is refused, as 
 
 from __future__ import annotations
 
-from millrace.core.chunks import ChunkPlan
 from millrace.core.errors import ObjectNotFound, OutsideRoot
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow, decode_row
 from millrace.core.services import Services
-from millrace.core.sizes import MIB
 from millrace.core.storage import Location, Store
-from millrace.core.topology import chunk_object
 from millrace.producer.web.kept import Kept
 
 PARTS_KEPT = 16
 JOBS_KEPT = 64
-MOST_CHUNK_BYTES = 32 * MIB
-"""Of a chunk that is read for a page. Some thirty may be read at once, that is 1 GB, by the process
-that answers all who poll. 128 images with five classes each are 50 kB."""
-
-
-class ShownDirectory(JobDirectory):
-    """A job's directory as pages read it: less at once than who downloads it all."""
-
-    def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
-        """A chunk's committed outcome, or None. Raises ObjectTooLarge."""
-        try:
-            return self._get(chunk_object(plan.part_of(chunk), chunk), MOST_CHUNK_BYTES)
-        except ObjectNotFound:
-            return None
 
 
 class JobFiles:
@@ -52,7 +35,7 @@ class JobFiles:
         easier to write to. Raises SpecMismatch, LocationNotAllowed."""
 
         def confirmed() -> JobDirectory:
-            directory = ShownDirectory(self._services.stores, spec.directory)
+            directory = JobDirectory(self._services.stores, spec.directory)
             directory.confirm(spec)
             return directory
 

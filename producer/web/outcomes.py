@@ -12,8 +12,13 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.log import get_logger
 from millrace.core.outcome import decode_outcome
+from millrace.core.sizes import MIB
 
 log = get_logger(__name__)
+
+MOST_CHUNK_BYTES = 32 * MIB
+"""Of a chunk that is read for a page. Some thirty may be read at once, that is 1 GB, by the process
+that answers all who poll. 128 images with five classes each are 50 kB."""
 
 MOST_PREDICTIONS = 20
 """Of an image, best first: no page shows more, and some of them are kept for a while."""
@@ -32,7 +37,7 @@ def outcomes_of(
     takes nothing but itself away. Raises the store's errors, ObjectTooLarge among them.
     """
     try:
-        body = directory.read_chunk(spec.plan, chunk) or b""
+        body = directory.read_chunk(spec.plan, chunk, MOST_CHUNK_BYTES) or b""
         for line in islice(BytesIO(body), skipped, None):
             outcome = decode_outcome(line)
             if "error" in outcome:

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from millrace.core.chunks import ChunkPlan
 from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
@@ -22,7 +21,7 @@ from millrace.core.storage import Store
 from millrace.producer.http.access import Access, Caller
 from millrace.producer.http.shelf import Shelf
 from millrace.producer.web.dashboard import LIST_THREADS, MAKERS
-from millrace.producer.web.job_files import JobFiles, ShownDirectory
+from millrace.producer.web.job_files import JobFiles
 from tests.support import wait_until
 from tests.unit.producer.support import listed_job, work
 from tests.unit.producer.web.test_thumbnails import job_over, listed, photo
@@ -112,18 +111,18 @@ def test_storage_that_stands_still_holds_up_no_list(
 ) -> None:
     """Streams of as many jobs as lists have threads wait for it, and what counts classes."""
     gate, came = threading.Event(), list[int]()
-    read_chunk = ShownDirectory.read_chunk
+    read_chunk = JobDirectory.read_chunk
     jobs = [f"job-{number}" for number in range(LIST_THREADS)]
     for job in jobs:
         spec = listed_job(services, tmp_path / "out", job_id=job)
         work(services, spec, 0, failing={1: "decode/corrupt"})
 
-    def stand_still(self: ShownDirectory, plan: ChunkPlan, chunk: int) -> bytes | None:
+    def stand_still(self: JobDirectory, plan: Any, chunk: int, *most: int) -> bytes | None:
         came.append(chunk)
         gate.wait(30)
-        return read_chunk(self, plan, chunk)
+        return read_chunk(self, plan, chunk, *most)
 
-    monkeypatch.setattr(ShownDirectory, "read_chunk", stand_still)
+    monkeypatch.setattr(JobDirectory, "read_chunk", stand_still)
     with ExitStack() as streams:
         try:
             for job in jobs:

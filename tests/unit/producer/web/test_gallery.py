@@ -30,9 +30,9 @@ class Counting(JobDirectory):
         super().__init__(services.stores, spec.directory)
         self.read: list[int] = []
 
-    def read_chunk(self, plan: ChunkPlan, chunk: int) -> bytes | None:
+    def read_chunk(self, plan: ChunkPlan, chunk: int, max_bytes: int = 0) -> bytes | None:
         self.read.append(chunk)
-        return super().read_chunk(plan, chunk)
+        return super().read_chunk(plan, chunk, max_bytes)
 
 
 @pytest.fixture

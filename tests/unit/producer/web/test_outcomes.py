@@ -13,7 +13,7 @@ from millrace.core.job import JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.core.outcome import encode_lines, prediction_line
 from millrace.core.services import Services
-from millrace.producer.web import job_files
+from millrace.producer.web import outcomes
 from millrace.producer.web.classes import Classes
 from millrace.producer.web.error_samples import ErrorSamples
 from millrace.producer.web.gallery import Wanted, page_of
@@ -42,7 +42,7 @@ def large(job: JobSpec, monkeypatch: pytest.MonkeyPatch) -> int:
     """The chunk that is larger than any that is read."""
     path = object_of(job, 1)
     path.write_bytes(path.read_bytes().replace(b"it failed", b"it failed" * 1000))
-    monkeypatch.setattr(job_files, "MOST_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(outcomes, "MOST_CHUNK_BYTES", 2000)
     return 1
 
 
@@ -94,7 +94,7 @@ def test_a_page_says_what_is_too_large(client: httpx.Client, job: JobSpec, large
 def test_a_page_that_can_show_nothing_does_not_say_that_there_is_nothing(
     client: httpx.Client, job: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_files, "MOST_CHUNK_BYTES", 1)
+    monkeypatch.setattr(outcomes, "MOST_CHUNK_BYTES", 1)
     gallery = client.get("/jobs/j/gallery").text
     assert "The outcomes of 3 chunks are too large" in gallery
     assert "There are no results" not in gallery
