@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from millrace.core.notify.delivery import DeliveryState
@@ -11,10 +10,10 @@ from millrace.core.topology import NOTIFICATIONS, JobKeys
 
 
 class Due(NamedTuple):
-    """A job whose notification is to be tried, and for how many seconds it has been."""
+    """A job whose notification is to be tried, and since when, by the clock of Redis."""
 
     job: str
-    for_s: float
+    at_ms: float
 
 
 class Outbox:
@@ -23,29 +22,19 @@ class Outbox:
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
-    def due(self, at_a_time: int) -> Iterator[list[Due]]:
-        """Jobs whose notification is to be tried now, the longest due first, so many at a time."""
+    def now_ms(self) -> int:
+        """What Redis takes for now."""
         with self._redis.errors():
             seconds, micros = self._redis.raw.time()
-        now_ms = seconds * 1000 + micros // 1000
-        passed = 0
-        while True:
-            with self._redis.errors():
-                found = self._redis.raw.zrange(
-                    NOTIFICATIONS,
-                    "-inf",
-                    now_ms,
-                    byscore=True,
-                    offset=passed,
-                    num=at_a_time,
-                    withscores=True,
-                )
-            if not found:
-                return
-            yield [
-                Due(job.decode(errors="replace"), (now_ms - at_ms) / 1000) for job, at_ms in found
-            ]
-            passed += len(found)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def due(self, now_ms: int, most: int) -> list[Due]:
+        """Jobs whose notification is to be tried by then, the longest due first."""
+        with self._redis.errors():
+            found = self._redis.raw.zrange(
+                NOTIFICATIONS, "-inf", now_ms, byscore=True, offset=0, num=most, withscores=True
+            )
+        return [Due(job.decode(errors="replace"), at_ms) for job, at_ms in found]
 
     def take(self, job: str, lease_s: float) -> int:
         """Be the one who tries it; which try it is, or 0 if another does, or there is none.

@@ -17,9 +17,10 @@ import pytest
 
 from millrace.core.job import JobSpec, JobState, Reason
 from millrace.core.jobdir import JobDirectory
-from millrace.core.notify import notifier
+from millrace.core.notify import ends, notifier
 from millrace.core.notify.delivery import DeliveryState
-from millrace.core.notify.notifier import MAX_AGE_S, Notifier
+from millrace.core.notify.ends import MAX_AGE_S
+from millrace.core.notify.notifier import Notifier
 from millrace.core.notify.outbox import Outbox
 from millrace.core.services import Services
 from millrace.core.settings import Settings
@@ -40,6 +41,8 @@ SETTINGS: dict[str, Any] = {
     "notify_backoff_s": 0.01,
     "notify_timeout_s": 5,
 }
+PATIENT: dict[str, Any] = {"notify_backoff_s": 600}
+"""What was not taken rests until the test is over."""
 
 
 def serviced(redis_url: str, **settings: Any) -> Services:
@@ -257,15 +260,16 @@ def test_a_try_that_ends_after_its_lease_changes_nothing(
     outbox.settle("j", DeliveryState.GIVEN_UP, "too late")
     found = told(services)
     assert (found.state, found.error) == (DeliveryState.DELIVERED, None)
-    assert [*outbox.due(10)] == []
+    assert outbox.due(outbox.now_ms(), 10) == []
 
 
 def test_who_has_many_ends_hides_nobody_else_s(
-    services: Services, there: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, there: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier, "LOOK_AT", 3)
+    monkeypatch.setattr(ends, "READ_AT", 3)
     monkeypatch.setattr(notifier, "AT_A_TIME", 2)
-    with receiver(500, 500) as broken:
+    services = serviced(redis_url, **PATIENT)
+    with receiver(500) as broken:
         for number in range(8):
             ended(services, tmp_path, broken.url, f"broken{number}")
         ended(services, tmp_path, there.url, "other")
@@ -274,7 +278,131 @@ def test_who_has_many_ends_hides_nobody_else_s(
         # What one did not take, the receiver's others are not tried for either.
         assert services.notifier.tick() == 2
         assert len(broken.received) == 1
+        assert services.notifier.due() == {}
     assert [verified(came)["job_id"] for came in there.received] == ["other"]
+
+
+def test_a_url_that_rests_holds_up_no_other_of_its_host(
+    redis_url: str, there: Receiver, tmp_path: Path
+) -> None:
+    services = serviced(redis_url, **PATIENT)
+    there.answers = [Says(500), Says(204)]
+    for number in range(3):
+        ended(services, tmp_path, f"{there.url}&broken", f"broken{number}")
+    ended(services, tmp_path, there.url, "other")
+    assert services.notifier.tick() == 2
+    assert [verified(came)["job_id"] for came in there.received] == ["broken0", "other"]
+
+
+def test_a_host_that_does_not_answer_rests_whatever_the_url(redis_url: str, tmp_path: Path) -> None:
+    services = serviced(redis_url, **PATIENT)
+    with receiver() as gone:
+        pass
+    for number in range(3):
+        ended(services, tmp_path, f"{gone.url}&{number}", f"j{number}")
+    assert services.notifier.tick() == 1
+    assert services.notifier.due() == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "forged"), [(410, False), (204, True)], ids=["gone", "not the receiver's doing"]
+)
+def test_what_another_end_does_not_share_makes_nobody_rest(
+    answer: int, forged: bool, redis_url: str, there: Receiver, tmp_path: Path
+) -> None:
+    services = serviced(redis_url, **PATIENT)
+    there.answers = [Says(answer), Says(204)]
+    spec = ended(services, tmp_path, there.url, "bad")
+    if forged:
+        text = spec.model_copy(update={"chunk_size": 3}).model_dump_json()
+        services.redis.raw.hset(JobKeys("bad").record, "spec", text)
+    ended(services, tmp_path, there.url, "good")
+    assert services.notifier.tick() == 2
+    assert told(services, "bad").state is DeliveryState.GIVEN_UP
+    assert told(services, "good").state is DeliveryState.DELIVERED
+
+
+def test_a_receiver_rests_as_long_as_what_it_did_not_take_and_a_minute_at_most(
+    redis_url: str, there: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "LONGEST_REST_S", 0.05)
+    services = serviced(redis_url, **PATIENT)
+    there.answers = [Says(503, {"Retry-After": "900"}), Says(204)]
+    for job in ("first", "second"):
+        ended(services, tmp_path, there.url, job)
+    wait_until(lambda: services.notifier.tick() and len(there.received) == 2, 20)
+    assert told(services, "first").state is DeliveryState.WAITING
+    assert told(services, "second").state is DeliveryState.DELIVERED
+
+
+def test_what_waits_is_read_once(redis_url: str, there: Receiver, tmp_path: Path) -> None:
+    """However long: its place in the outbox tells whether it is the same end."""
+    services = serviced(redis_url)
+    for number in range(3):
+        ended(services, tmp_path, there.url, f"j{number}")
+
+    def spec_reads() -> int:
+        stats = services.redis.raw.info("commandstats")
+        return int(stats.get("cmdstat_hget", {"calls": 0})["calls"])
+
+    found, before = services.notifier.due(), spec_reads()
+    assert services.notifier.due() == found
+    assert spec_reads() == before
+    later = services.redis.raw.zscore(NOTIFICATIONS, "j1") + 1
+    services.redis.raw.zadd(NOTIFICATIONS, {"j1": later}, xx=True)
+    wait_until(lambda: sum(map(len, services.notifier.due().values())) == 3, 20)
+    assert spec_reads() == before + 1
+
+
+def test_what_is_dropped_amid_a_look_makes_it_pass_over_nothing(
+    services: Services, there: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "READ_AT", 2)
+    services.redis.raw.zadd(NOTIFICATIONS, {f"none{number}": number for number in range(5)})
+    for number in range(3):
+        ended(services, tmp_path, there.url, f"j{number}")
+    assert services.notifier.tick() == 3
+    assert not services.redis.raw.exists(NOTIFICATIONS)
+
+
+def test_a_place_that_cannot_be_read_hides_no_other_end(
+    redis_url: str, there: Receiver, tmp_path: Path
+) -> None:
+    services = serviced(redis_url, allowed_locations=f"memory://photos {tmp_path.as_uri()}")
+    for job in ("forged", "good"):
+        spec = ended(services, tmp_path, there.url, job)
+    forged = spec.model_copy(update={"job_id": "forged", "output": "s3://"})
+    services.redis.raw.hset(JobKeys("forged").record, "spec", forged.model_dump_json())
+    assert services.notifier.tick() == 1
+    assert [verified(came)["job_id"] for came in there.received] == ["good"]
+    assert services.redis.raw.zscore(NOTIFICATIONS, "forged") is not None
+
+
+@pytest.mark.parametrize("place", ["spec", "state"])
+def test_a_newer_version_s_job_is_left_to_who_can_read_it(
+    place: str, redis_url: str, services: Services, there: Receiver, tmp_path: Path
+) -> None:
+    ended(services, tmp_path, there.url)
+    key = JobKeys("j").record
+    ours = services.redis.raw.hget(key, place)
+    newer = json.dumps({**json.loads(ours), "newer": 1}) if place == "spec" else "newer"
+    services.redis.raw.hset(key, place, newer)
+    services.notifier.tick()
+    assert not there.received
+    assert services.redis.raw.zscore(NOTIFICATIONS, "j") is not None
+    services.redis.raw.hset(key, place, ours)  # as another process reads it
+    assert until_settled(serviced(redis_url)).state is DeliveryState.DELIVERED
+
+
+def test_what_nobody_can_read_is_given_up_in_the_end(
+    services: Services, there: Receiver, tmp_path: Path
+) -> None:
+    ended(services, tmp_path, there.url)
+    services.redis.raw.hset(JobKeys("j").record, "spec", "no JSON")
+    long_ago = 1000 * (time.time() - MAX_AGE_S - 60)
+    services.redis.raw.zadd(NOTIFICATIONS, {"j": long_ago})
+    services.notifier.tick()
+    assert not services.redis.raw.exists(NOTIFICATIONS)
 
 
 def test_what_nobody_may_tell_is_given_up_in_the_end_and_hides_nothing(
@@ -284,7 +412,7 @@ def test_what_nobody_may_tell_is_given_up_in_the_end_and_hides_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notifier, "LOOK_AT", 1)
+    monkeypatch.setattr(ends, "READ_AT", 1)
     for job in ("a", "b"):
         ended(services, tmp_path / "elsewhere", there.url, job)
     ended(services, tmp_path / "here", there.url, "c")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from millrace.core.notify import notifier, notifying
 from millrace.core.notify.delivery import DeliveryState
+from millrace.core.notify.ends import End
 from millrace.core.notify.notifying import Notifying
 from millrace.core.services import Services
 from tests.faults.receiver import Hangs, receiver
@@ -26,12 +29,20 @@ def services(redis_url: str) -> Iterator[Services]:
     made.redis.close()
 
 
+@contextmanager
+def started(services: Services, every_s: float = 3600) -> Iterator[Notifying]:
+    made = Notifying(services.notifier, services.finalizer, every_s)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.fixture
 def threads(services: Services) -> Iterator[Notifying]:
-    made = Notifying(services.notifier, services.finalizer, every_s=3600)
-    made.start()
-    yield made
-    made.stop()
+    with started(services) as made:
+        yield made
 
 
 def test_what_ends_here_is_told_at_once(
@@ -58,15 +69,71 @@ def test_a_receiver_that_hangs_holds_up_nobody_else_s(
         threads.stop()
 
 
-def test_more_is_told_to_a_receiver_than_fits_in_one_turn(
-    services: Services, threads: Notifying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_more_is_told_to_a_receiver_than_a_look_hands_out(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier, "AT_A_TIME", 2)
-    monkeypatch.setattr(notifying, "MOST_RECEIVERS", 1)
-    with receiver() as first, receiver() as second:
+    with receiver() as there:
         for number in range(5):
-            ended(services, tmp_path, (first, second)[number % 2].url, f"j{number}")
-        wait_until(lambda: len(first.received) + len(second.received) == 5, 20)
+            ended(services, tmp_path, there.url, f"j{number}")
+        with started(services):
+            wait_until(lambda: len(there.received) == 5, 20)
+
+
+def test_more_that_hang_than_there_are_threads_hold_up_nobody_else_s(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "MOST_RECEIVERS", 2)
+    services = serviced(redis_url, notify_timeout_s=0.5, notify_backoff_s=0.01)
+    with receiver(Hangs()) as one, receiver(Hangs()) as two, receiver() as there:
+        for number in range(80):
+            ended(services, tmp_path, (one, two)[number % 2].url, f"hanging{number}")
+        ended(services, tmp_path, there.url, "other")
+        with started(services, every_s=0.05):
+            wait_until(lambda: there.received, 20, "the other one is told")
+            assert len(one.received) + len(two.received) <= 6
+
+
+def test_those_that_take_slowly_take_turns_with_the_others(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They never rest, and what is due to them was due first. A turn costs no look."""
+    monkeypatch.setattr(notifying, "MOST_RECEIVERS", 1)
+    monkeypatch.setattr(notifying, "TURN_S", 0)
+    look, looks = services.notifier.due, list[float]()
+
+    def counted() -> dict[str, deque[End]]:
+        looks.append(time.monotonic())
+        return look()
+
+    monkeypatch.setattr(services.notifier, "due", counted)
+    with receiver() as busy, receiver() as there:
+        for number in range(20):
+            ended(services, tmp_path, busy.url, f"busy{number}")
+        ended(services, tmp_path, there.url, "other")
+        with started(services):
+            wait_until(lambda: there.received, 20, "the other one is told")
+            assert len(busy.received) < 20
+            wait_until(lambda: len(busy.received) == 20, 20)
+    assert len(looks) <= 2
+
+
+def test_looking_takes_a_tenth_of_the_time_at_most(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, began, over = services.notifier.due, list[float](), list[float]()
+
+    def slow() -> dict[str, deque[End]]:
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        services.finalizer.on_end()  # a job ends meanwhile
+        over.append(time.monotonic())
+        return look()
+
+    monkeypatch.setattr(services.notifier, "due", slow)
+    with started(services):
+        wait_until(lambda: len(began) > 1, 20, "it looked again")
+    assert began[1] - over[0] >= 9 * (over[0] - began[0])
 
 
 def test_a_process_that_ends_hands_on_what_it_is_trying(
