@@ -49,7 +49,7 @@ def serve(
     log_level: o.LogLevel = None,
     log_format: o.LogFormat = None,
 ) -> None:
-    """Serve the HTTP API until told to stop."""
+    """Serve the dashboard and the HTTP API until told to stop."""
     from millrace.core.errors import RedisUnavailable
     from millrace.core.log import configure
     from millrace.core.redis_client import RedisClient

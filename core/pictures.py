@@ -7,14 +7,16 @@ module of the ground floor that needs Pillow and NumPy: who may do without them 
 
 from __future__ import annotations
 
+import ctypes
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, _imaging
 from PIL.TiffImagePlugin import TiffImageFile
 
 from millrace.core.errors import ItemError, Stage
@@ -58,6 +60,15 @@ def allow_pixels(max_pixels: int, *, no_more: bool = False) -> None:
     limit = max_pixels // 2 + 1
     Image.MAX_IMAGE_PIXELS = limit if no_more else max(Image.MAX_IMAGE_PIXELS or 0, limit)
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _silence_libtiff()
+
+
+@cache
+def _silence_libtiff() -> None:
+    """It tells of damaged files on standard error, in the middle of what is written there."""
+    with suppress(OSError, AttributeError):  # where Pillow was built without it
+        # A library is asked for what those that it is linked to hold as well.
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 @contextmanager

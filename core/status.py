@@ -23,6 +23,8 @@ from millrace.core.topology import (
 
 RATE_WINDOW_MS = 60_000
 STALLED_AFTER_S = 120
+UNLISTED_AFTER_S = 3
+"""A job is made before its listing begins, which is in a moment."""
 
 Health = Literal["ok", "no_workers", "no_producer", "stalled"]
 
@@ -222,7 +224,8 @@ def _health(snapshot: Snapshot, now: datetime) -> Health:
     if record.state not in TAKES_WORK:
         return "ok"
     if not record.listing_complete and not snapshot.has_producer:
-        return "no_producer"
+        age_s = (now - record.created_at).total_seconds()
+        return "no_producer" if age_s > UNLISTED_AFTER_S else "ok"
     if not record.counts.pending:
         return "ok"
     if not snapshot.live_workers:

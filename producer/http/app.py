@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from millrace.core.services import Services
 from millrace.producer.http import (
@@ -26,6 +25,7 @@ from millrace.producer.http import (
 )
 from millrace.producer.http.access import Access
 from millrace.producer.http.backend import Backend
+from millrace.producer.http.cors import ASKED_WITH, TOLD, Cors
 from millrace.producer.http.envelope import Envelope
 from millrace.producer.http.fast_status import FastStatus
 from millrace.producer.http.openapi import describe
@@ -65,11 +65,11 @@ def create_app(services: Services, settings: HttpSettings) -> FastAPI:
     )
     if settings.origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
-            expose_headers=["location", "millrace-next-cursor"],
+            allow_headers=ASKED_WITH,
+            expose_headers=TOLD,
         )
     app.include_router(session.router)
     for part in (jobs, control, events, outcomes, checks, fleet, predict, health):

@@ -22,6 +22,7 @@ from millrace.producer.http.requests import (
     IdempotencyKey,
     JobIdPath,
     RetryRequest,
+    conflicts_named,
     job_id_for,
 )
 from millrace.producer.retry import retry_spec
@@ -91,12 +92,13 @@ async def retry_job(
     """A job of its own over the failed images of one that has ended."""
     backend: Backend = request.app.state.backend
     wanted = asked or RetryRequest()
+    job_id = job_id_for(caller, idempotency_key, wanted.job_id)
 
     def made() -> Response:
-        child = retry(backend, job, wanted, job_id_for(caller, idempotency_key, wanted.job_id))
-        return accepted(backend, child)
+        return accepted(backend, retry(backend, job, wanted, job_id))
 
-    return await run_sync(made, limiter=backend.writers)
+    with conflicts_named(idempotency_key):
+        return await run_sync(made, limiter=backend.writers)
 
 
 def cancel(backend: Backend, job: str) -> None:

@@ -28,12 +28,14 @@ class Readiness(BaseModel):
     storage: Word = Field(examples=["ok"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", operation_id="health", summary="The server runs", response_model=Health)
 async def health() -> Response:
     """Answers while the process does."""
     return Response(b'{"status":"ok"}', headers=NO_STORE, media_type=JSON)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="readiness",

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
 
 from millrace.core.job import JobState, parse_label
 from millrace.core.model_ref import ModelRef
@@ -21,6 +22,7 @@ from millrace.producer.http.requests import (
     IdempotencyKey,
     JobIdPath,
     JobRequest,
+    conflicts_named,
     job_id_for,
     spec_of_request,
 )
@@ -64,14 +66,17 @@ async def submit(
     """Make a job over all images below a storage URL. It is answered as soon as the job stands;
     listing goes on in the background, also after the server was started anew."""
     backend: Backend = request.app.state.backend
+    job_id = job_id_for(caller, idempotency_key, asked.job_id)
+    if job_id is not None:
+        bind_contextvars(job=job_id)
 
     def made() -> Response:
-        job_id = job_id_for(caller, idempotency_key, asked.job_id)
         spec = spec_of_request(backend.services, asked, job_id)
         backend.lister.submit(spec)
         return accepted(backend, spec.job_id)
 
-    return await run_sync(made, limiter=backend.writers)
+    with conflicts_named(idempotency_key):
+        return await run_sync(made, limiter=backend.writers)
 
 
 @router.get(

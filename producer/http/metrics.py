@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import Depends, FastAPI, Header
+from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,8 +50,9 @@ def install(app: FastAPI, services: Services, *, open_to_all: bool = False) -> N
         },
         dependencies=[Depends(who)],
     )
-    async def metrics(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    async def metrics(request: Request) -> Response:
         """Jobs by state, images that wait, queues, leases, live workers, requests, the process."""
+        accept = request.headers.get("accept", "")
         body, content_type = await run_sync(page_of, registry, accept, limiter=limiter)
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 

@@ -18,6 +18,7 @@ from millrace.core import metrics as m
 from millrace.core.log import get_logger
 from millrace.core.metrics import Counts, Sample
 from millrace.core.topology import JOB_ID_PATTERN
+from millrace.producer.http.envelope import SIGNING_IN
 
 log = get_logger(__name__)
 
@@ -77,7 +78,9 @@ class Observed:
                 status = message["status"]
                 headers = [*message.get("headers", ())]
                 lasts = _value(headers, b"content-type").startswith(b"text/event-stream")
-                _bind_job(_value(headers, b"location").decode("latin-1"))  # it was made just now
+                if scope["path"] not in SIGNING_IN:
+                    # It was made just now.
+                    _bind_job(_value(headers, b"location").decode("latin-1"))
                 message["headers"] = [*headers, (_HEADER, request_id)]
             await send(message)
 

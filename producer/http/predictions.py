@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
+from structlog.contextvars import bind_contextvars
 
 from millrace.core.errors import (
     Busy,
@@ -95,6 +96,7 @@ class Predictions:
         self.refuse_crowd()
         began = time.monotonic()
         job = f"predict-{secrets.token_hex(12)}"
+        bind_contextvars(job=job)
         self._open += 1
         try:
             with anyio.fail_after(timeout_s):

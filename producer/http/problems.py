@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,20 +59,39 @@ HTTP_CODES = {
 """What the framework itself refuses."""
 
 RETRY_AFTER_S = 5
+_PLAIN = "/:@!$&'()*+,;="
+"""What stands for itself in the path of a URL: RFC 3986, section 3.3."""
 
 
 class ProblemModel(BaseModel):
     """RFC 9457 problem details. `code` is a stable word for programs, `hint` says what to do."""
 
-    model_config = ConfigDict(title="Problem", extra="allow")
+    model_config = ConfigDict(
+        title="Problem",
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:millrace:problem:job_not_found",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "there is no job 'digits-20261120-174500-4f9c'",
+                    "instance": "/v1/jobs/digits-20261120-174500-4f9c",
+                    "code": "job_not_found",
+                    "hint": "`millrace jobs` lists them",
+                    "request_id": "8c1f0a9be2d34715",
+                }
+            ]
+        },
+    )
 
-    type: str = Field(examples=["urn:millrace:problem:job_not_found"])
-    title: str = Field(examples=["Not Found"])
-    status: int = Field(examples=[404])
-    detail: str = Field(examples=["there is no job 'digits-20261120-174500-4f9c'"])
-    instance: str = Field(examples=["/v1/jobs/digits-20261120-174500-4f9c"])
-    code: str = Field(examples=["job_not_found"])
-    hint: str | None = Field(None, examples=["`millrace jobs` lists them"])
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    hint: str | None = None
     request_id: str | None = None
 
 
@@ -86,20 +106,21 @@ class Problem:
     more: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
 
-    def body(self, path: str) -> dict[str, Any]:
+    def body(self, path: str | None) -> dict[str, Any]:
         known = {
             "type": f"{TYPE_PREFIX}{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
-            "instance": path,
+            "instance": None if path is None else quote(path, safe=_PLAIN),
             "code": self.code,
             "hint": self.hint,
             "request_id": get_contextvars().get("request_id"),
         }
         return {name: value for name, value in known.items() if value is not None} | self.more
 
-    def response(self, path: str) -> Response:
+    def response(self, path: str | None) -> Response:
+        """`path` is what was asked for, if it is known."""
         body = orjson.dumps(self.body(path), default=str)
         headers = {"cache-control": "no-store", **self.headers}
         return Response(body, self.status, headers, media_type=MEDIA_TYPE)
@@ -154,6 +175,8 @@ async def answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status == 405:
         problem.headers["allow"] = _allowed(request)
+    if problem.code == "invalid_request" and _says_not_what_it_sends(request):
+        problem = replace(problem, hint="say what comes: Content-Type: application/json")
     if problem.status < 400:
         return Response(status_code=problem.status, headers=problem.headers)
     request_id = get_contextvars().get("request_id")
@@ -183,6 +206,11 @@ def _allowed(request: Request) -> str:
             for route in request.app.routes
         )
     )
+
+
+def _says_not_what_it_sends(request: Request) -> bool:
+    headers = request.headers
+    return "content-type" not in headers and headers.get("content-length", "0") != "0"
 
 
 def _is_page(request: Request) -> bool:

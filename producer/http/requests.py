@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Header, Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from millrace.core.chunks import DEFAULT_CHUNK_SIZE, PART_ROWS
-from millrace.core.errors import UsageError
+from millrace.core.errors import JobConflict, UsageError
 from millrace.core.job import MAX_LABELS, JobSpec, LabelName, LabelValue, Layout, Priority
 from millrace.core.model_ref import ModelRef
 from millrace.core.services import Services
@@ -139,3 +141,14 @@ def job_id_for(caller: Caller, key: str | None, job_id: str | None) -> str | Non
         raise UsageError("a job_id makes the request idempotent already; leave Idempotency-Key out")
     digest = hashlib.sha256(f"{caller.id}\0{key}".encode()).hexdigest()
     return f"once-{digest[:32]}"
+
+
+@contextmanager
+def conflicts_named(key: str | None) -> Iterator[None]:
+    """Around making a job: what is in its way is told in the words of a request."""
+    try:
+        yield
+    except JobConflict as error:
+        named = "job_id" if key is None else "Idempotency-Key"
+        hint = error.hint and error.hint.replace("--job-id", named)
+        raise JobConflict(error.message, hint=hint) from error

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from millrace.core.errors import ServerUnavailable
 from millrace.producer.http.backend import Backend
+from millrace.producer.http.protocol import LimitedProtocol
 from millrace.producer.http.settings import HttpSettings
 
 GRACE_S = 20
@@ -39,20 +40,25 @@ def serve_app(
     except OSError as error:
         where = f"{settings.http_host} port {settings.http_port}"
         raise ServerUnavailable(f"cannot listen on {where}: {error.strerror}") from error
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
     # uvicorn raises the signal again that it ended by, for whoever was there before it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     with listening:
         # Before the loop runs, but the socket listens: whoever connects now is served in a moment.
         ready(url_of(listening))
-        _Server(config, app.state.backend).run(sockets=[listening])
+        _Server(config_of(app), app.state.backend).run(sockets=[listening])
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How the app is served."""
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -133,6 +133,12 @@ def test_a_job_nobody_serves_says_so() -> None:
     assert a_status(live=1).health == "ok"
 
 
+def test_a_job_that_nobody_lists_yet_is_well() -> None:
+    for age_ms, health in ((2_000, "ok"), (4_000, "no_producer")):
+        made = a_snapshot(listing_complete=0, created_ms=NOW - age_ms)
+        assert status_of(replace(made, has_producer=False)).health == health
+
+
 def test_a_job_without_progress_for_two_minutes_is_stalled() -> None:
     stuck = {"created_ms": NOW - 900_000, "started_ms": NOW - 800_000}
     assert a_status(**stuck).health == "stalled"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from millrace.core.errors import ItemError
-from millrace.core.pictures import opened
+from millrace.core.pictures import allow_pixels, opened
 from millrace.core.tiff import LENGTH, WIDTH, tile_size
 
 SIDE = 16
@@ -69,6 +69,13 @@ def test_the_largest_tile_that_is_said_counts(widths: list[int]) -> None:
 def test_a_size_that_each_reads_in_its_own_way_is_refused() -> None:
     error = refusal(tiled([(WIDTH, SIGNED, 4096), (WIDTH, LONG, 16), (LENGTH, LONG, 4096)]))
     assert (error.code, "no number" in error.message) == ("corrupt", True)
+
+
+def test_libtiff_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    allow_pixels(10_000)
+    data = tiled([(WIDTH, LONG, 16), (LENGTH, LONG, 16)])
+    assert refusal(data[:-6] + b"xxxxxx").stage == "decode"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_directory_cut_off_is_an_error_of_the_picture() -> None:

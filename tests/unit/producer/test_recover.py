@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.core import locks
+from millrace.core import locks, status
 from millrace.core.errors import JobConflict, JobNotFound
 from millrace.core.job import JobState, Reason
 from millrace.core.locks import producing
@@ -66,7 +66,10 @@ def test_a_dead_producer_s_lock_expires(services: Services, half: HalfListed) ->
     half.finish()
 
 
-def test_the_health_tells_of_the_missing_producer(services: Services, half: HalfListed) -> None:
+def test_the_health_tells_of_the_missing_producer(
+    services: Services, half: HalfListed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "UNLISTED_AFTER_S", -1)
     job = Job(services, "j")
     services.redis.raw.zadd(QueueKeys(half.spec.queue).fleet, {"3|w": 2**50})
     assert job.status().health == "no_producer"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from millrace.core import status
 from millrace.core.errors import CorruptRecord, JobConflict
 from millrace.core.services import Services
 from millrace.producer.recover import go_on, restore
@@ -163,8 +164,14 @@ def test_half_a_listing_with_a_hole_is_corrupt(services: Services, half: HalfLis
 
 @pytest.mark.parametrize(("parts", "published"), DEATHS)
 def test_a_lost_and_half_listed_job_is_restored_and_listed(
-    services: Services, photos: Path, tmp_path: Path, parts: int, published: int
+    services: Services,
+    photos: Path,
+    tmp_path: Path,
+    parts: int,
+    published: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(status, "UNLISTED_AFTER_S", -1)
     half = HalfListed(services, str(photos), str(tmp_path / "out")).die_after(parts, published)
     lose(services)
     job = restore(services, half.directory)

@@ -16,7 +16,7 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.producer.http.app import create_app
 from millrace.producer.http.backend import Backend
-from millrace.producer.http.server import _listen, url_of
+from millrace.producer.http.server import _listen, config_of, url_of
 from millrace.producer.http.settings import HttpSettings
 from tests.support import wait_until
 
@@ -50,8 +50,7 @@ class Api:
 def serving(services: Services, settings: HttpSettings) -> Iterator[Api]:
     app = create_app(services, settings)
     with _listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(config_of(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         api = Api(app, url_of(listening))

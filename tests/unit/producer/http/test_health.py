@@ -20,6 +20,12 @@ from millrace.producer.http.shelf import Shelf
 from tests.unit.producer.http.conftest import Api
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_who_watches_whether_it_is_up_may_ask_for_the_head(path: str, api: Api) -> None:
+    answer = api.anybody.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_many_who_ask_while_storage_stands_still_take_no_thread(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

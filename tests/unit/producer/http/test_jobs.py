@@ -136,6 +136,7 @@ def test_the_same_key_for_something_else_is_a_conflict(
     api.operator.post("/v1/jobs", json=asked, headers=headers).raise_for_status()
     answer = api.operator.post("/v1/jobs", json=asked | changed, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "job_conflict")
+    assert "another Idempotency-Key" in answer.json()["hint"]
 
 
 def test_of_many_at_once_one_makes_the_job(api: Api, asked: dict[str, Any]) -> None:
@@ -159,6 +160,7 @@ def test_a_job_id_is_a_key_already(api: Api, asked: dict[str, Any]) -> None:
     assert answer.status_code == 422
     answer = api.operator.post("/v1/jobs", json=mine | {"chunk_size": 3})
     assert answer.status_code == 409
+    assert "another job_id" in answer.json()["hint"]
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from millrace.core.errors import UsageError
@@ -16,8 +17,12 @@ from millrace.core.settings import Settings
 from millrace.producer.http import envelope
 from millrace.producer.http.app import create_app
 from millrace.producer.http.board import Posted
+from millrace.producer.http.problems import MEDIA_TYPE
+from millrace.producer.http.protocol import MOST_HEAD_BYTES
 from millrace.producer.http.settings import HttpSettings
 from tests.unit.producer.http.conftest import OPERATOR, VIEWER, Api, Serve
+
+CHUNKED = "POST /login HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def test_a_request_that_says_it_is_too_large_is_refused(serve: Serve) -> None:
@@ -115,6 +120,43 @@ def test_unless_they_are_named(serve: Serve) -> None:
     for origin, allowed in (("https://ours.example", True), ("https://other.example", False)):
         answer = api.viewer.get("/v1/jobs", headers={"origin": origin})
         assert ("access-control-allow-origin" in answer.headers) == allowed
+
+
+def test_what_another_site_s_page_would_send_is_refused_as_a_problem(serve: Serve) -> None:
+    api = serve(cors_origins="https://ours.example")
+    for origin, status in (("https://ours.example", 200), ("https://other.example", 403)):
+        asked = {"origin": origin, "access-control-request-method": "POST"}
+        answer = api.anybody.options("/v1/jobs", headers=asked)
+        assert answer.status_code == status
+        assert "origin" in answer.headers["vary"].lower()
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.json()["code"] == "forbidden"
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "begun", ["GET /", "GET / HTTP/1.1\r\nx: ", CHUNKED + "1\r\nx\r\n0\r\nx: "]
+)
+def test_a_head_that_does_not_end_is_cut_off(api: Api, begun: str) -> None:
+    """The last is one of trailers."""
+    address = httpx.URL(api.url)
+    with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
+        connection.sendall(begun.encode())
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 100 * MOST_HEAD_BYTES:
+                sent += connection.send(b"x" * 16_384)
+        assert sent < 100 * MOST_HEAD_BYTES
+    assert api.anybody.get("/healthz").status_code == 200
+
+
+def test_a_head_below_the_limit_and_any_body_are_taken(api: Api) -> None:
+    headers = {"x-much": "x" * (MOST_HEAD_BYTES - 1000)}
+    for _ in range(3):
+        assert api.viewer.get("/v1/jobs", headers=headers).status_code == 200
+        pieces = (b" " * 1000 for _ in range(200))
+        answer = api.operator.post("/v1/jobs", content=pieces, headers=headers)
+        assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("origin", ["*", "ours.example", "https://ours.example/path", "https://"])

@@ -20,7 +20,7 @@ from millrace.producer.fleet_metrics import FleetMetrics
 from tests.faults.redis_server import MortalRedis
 from tests.support import capture_logs, wait_until
 from tests.unit.core.support import a_spec, standing_job
-from tests.unit.producer.http.conftest import Api, Serve
+from tests.unit.producer.http.conftest import OPERATOR, Api, Serve
 
 
 def values(samples: list[Sample]) -> dict[tuple[str, ...], object]:
@@ -106,6 +106,23 @@ def test_every_line_that_a_request_causes_says_which_and_of_which_job(
         api.operator.post("/v1/jobs/j/nonsense", headers=named)
     assert {"listing", "the job ended", "answered a request"} <= {line["event"] for line in logs}
     assert {(line.get("request_id"), line.get("job")) for line in logs} == {("mine", "j")}
+
+
+def test_a_job_that_is_none_yet_or_only_a_page_to_go_to(api: Api, asked: dict[str, object]) -> None:
+    with capture_logs() as logs:
+        for size in (2, 3):
+            job = {**asked, "job_id": "j", "chunk_size": size}
+            refused = api.operator.post("/v1/jobs", json=job)
+        api.anybody.post("/login", data={"token": OPERATOR, "next": "/jobs/x"})
+        api.operator.post("/v1/predict", files={"picture": b"x"}, data={"model": "m"})
+    found = {
+        (line["path"], line["status"]): line.get("job")
+        for line in logs
+        if line["event"] == "answered a request"
+    }
+    assert refused.status_code == 409
+    assert str(found.pop(("/v1/predict", 404))).startswith("predict-")
+    assert found == {("/v1/jobs", 202): "j", ("/v1/jobs", 409): "j", ("/login", 303): None}
 
 
 def test_a_request_that_fails_says_of_which_job(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,12 +81,11 @@ def test_every_operation_is_explained_and_tells_its_problems(document: dict[str,
 def test_whatever_is_sent_and_answered_has_an_example(document: dict[str, Any]) -> None:
     for (method, path), operation in operations(document).items():
         bodies = [operation["requestBody"]] if "requestBody" in operation else []
-        bodies += [one for status, one in operation["responses"].items() if status < "300"]
+        bodies += operation["responses"].values()
         for body in bodies:
             # Nothing is said of what has no content, as a 204.
             for kind, content in body.get("content", {}).items():
                 assert has_example(document, content), (method, path, kind)
-    assert document["components"]["schemas"]["Problem"]["properties"]["code"]["examples"]
 
 
 def has_example(document: dict[str, Any], content: dict[str, Any]) -> bool:

@@ -89,6 +89,17 @@ def test_whatever_is_refused_is_a_problem(
     assert body["detail"]
 
 
+def test_a_body_of_no_kind_is_told_which_one_is_taken(api: Api) -> None:
+    assert "Content-Type" in api.operator.post("/v1/jobs", content=b"{}").json()["hint"]
+    assert "hint" not in api.operator.post("/v1/jobs", json={}).json()
+    assert "hint" not in api.operator.post("/v1/jobs").json()
+
+
+def test_what_is_asked_for_is_told_as_a_url(api: Api) -> None:
+    answer = api.viewer.get("/v1/jobs/a%20b%00%E2%80%AE")
+    assert answer.json()["instance"] == "/v1/jobs/a%20b%00%E2%80%AE"
+
+
 def test_a_path_tells_all_its_methods(api: Api) -> None:
     assert api.viewer.put("/v1/jobs").headers["allow"] == "GET, POST"
 
