@@ -24,17 +24,39 @@ from millrace.producer.web.stamps import new_stamp, stamped_job
 
 PREVIEW_WITHIN_S = 10.0
 
-FIELDS = (
-    "source", "model", "output", "include", "exclude", "manifest", "top_k", "chunk_size",
-    "priority", "layout", "error_threshold", "deadline", "labels", "notify", "job_id",
-)  # fmt: skip
-MORE = FIELDS[3:]
+FIELDS = {
+    "source": "Images",
+    "model": "Model",
+    "output": "Results",
+    "include": "Only keys like",
+    "exclude": "But not like",
+    "manifest": "Manifest",
+    "top_k": "Answers per image",
+    "chunk_size": "Images per chunk",
+    "priority": "Priority",
+    "layout": "Layout",
+    "error_threshold": "Give up after failures",
+    "deadline": "Give up when it is",
+    "labels": "Labels",
+    "notify": "Notify",
+    "job_id": "Name",
+}
+"""The fields, and what the form calls them."""
+MORE = tuple(FIELDS)[3:]
 """Those that hide behind `More choices`."""
 USUAL = {"priority": "normal", "layout": "chunks"}
 
 router = APIRouter(include_in_schema=False)
 
 Operator = Annotated[Caller, Depends(page_operator)]
+
+
+class WrongField(UsageError):
+    """What a field holds cannot be: told by the name it has in the form, which marks it."""
+
+    def __init__(self, field: str, says: str) -> None:
+        super().__init__(f"{FIELDS[field]}: {says}")
+        self.field = field
 
 
 async def fields_of(request: Request) -> dict[str, str]:
@@ -111,6 +133,8 @@ async def _form(
         who=Who.of(request, caller),
         asked=shown,
         problem=problem,
+        fields=FIELDS,
+        wrong=problem.field if isinstance(problem, WrongField) else "",
         preview=found,
         models=models,
         places=[place.uri for place in backend.services.stores.allowed.places],
@@ -118,16 +142,17 @@ async def _form(
 
 
 def _spec(web: Dashboard, asked: dict[str, str]) -> JobSpec:
-    """Raises UsageError, and what `spec_of_request` raises."""
+    """Raises WrongField, and what `spec_of_request` raises."""
     given: dict[str, Any] = {name: asked[name] for name in FIELDS if asked.get(name)}
     given |= {name: _lines(asked.get(name, "")) for name in ("include", "exclude")}
-    given["labels"] = dict(map(parse_label, _lines(asked.get("labels", ""))))
     try:
+        given["labels"] = dict(map(parse_label, _lines(asked.get("labels", ""))))
         request = JobRequest(**given)
+    except UsageError as error:
+        raise WrongField("labels", error.message) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]).replace("_", " ")
-        raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise WrongField(str(first["loc"][0]), first["msg"].removeprefix("Value error, ")) from None
     job_id = request.job_id or stamped_job(
         ModelRef.parse(request.model).name, asked.get("request", "")
     )

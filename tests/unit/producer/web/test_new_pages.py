@@ -98,21 +98,21 @@ def test_previews_are_counted_with_the_dry_runs_of_the_api(
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("source", "", "source"),
+        ("source", "", "Images: "),
         ("source", "photos/", "is not a storage URL"),
         ("source", "s3://key:secret@bucket/x", "credentials"),
         ("source", "gopher://x/y", "unknown scheme"),
         ("model", "no model!", "model"),
-        ("chunk_size", "many", "chunk size"),
-        ("chunk_size", "0", "chunk size"),
-        ("priority", "urgent", "priority"),
+        ("chunk_size", "many", "Images per chunk: "),
+        ("chunk_size", "0", "Images per chunk: "),
+        ("priority", "urgent", "Priority: "),
         ("error_threshold", "some", "threshold"),
         ("deadline", "soon", "deadline"),
-        ("job_id", "../etc", "job id"),
+        ("job_id", "../etc", "Name: "),
         ("include", "[z-", "["),
-        ("exclude", "x" * 9000, "exclude"),
-        ("source", "file:///" + "x" * 9000, "source"),
-        ("labels", "team", "NAME=VALUE"),
+        ("exclude", "x" * 9000, "But not like: "),
+        ("source", "file:///" + "x" * 9000, "Images: "),
+        ("labels", "team", "Labels: &#39;team&#39; is no label: expected NAME=VALUE"),
         ("notify", "ftp://example.org", "notify"),
     ],
 )
@@ -127,6 +127,21 @@ def test_what_cannot_be_is_said_and_nothing_is_forgotten(
         assert says in alert[1]
         assert "secret" not in alert[1]
         assert f'value="{filled["output"]}"' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("source", ""), ("chunk_size", "0"), ("include", "x" * 2000)]
+)
+def test_a_field_that_is_wrong_is_marked_under_the_name_it_has(
+    field: str, value: str, client: httpx.Client, filled: dict[str, str]
+) -> None:
+    page = client.post("/new", data=filled | {field: value}).text
+    marked = re.findall(r'<(?:input|textarea) id="(\w+)"[^>]* aria-invalid="true" autofocus>', page)
+    assert marked == [field]
+    label = re.search(f'<label for="{field}">([^<]+)</label>', page)
+    assert label is not None
+    assert f'role="alert">{label[1]}: ' in page
+    assert "aria-invalid" not in client.get("/new").text
 
 
 def test_nothing_there_is_said_before_there_is_a_job(
