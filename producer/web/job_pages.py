@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -10,7 +11,13 @@ from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millrace.core.errors import JobNotFound, MillraceError, ObjectTooLarge
+from millrace.core.errors import (
+    JobNotFound,
+    MillraceError,
+    NotFound,
+    ObjectTooLarge,
+    RedisUnavailable,
+)
 from millrace.core.job import TAKES_WORK, JobSpec
 from millrace.core.manifest import ManifestRow
 from millrace.producer.http.access import Caller, page_viewer, viewer
@@ -21,6 +28,7 @@ from millrace.producer.web.gallery import Kind, Page, Wanted, page_of
 from millrace.producer.web.job_view import JobView, view_of
 from millrace.producer.web.outcomes import outcomes_of
 from millrace.producer.web.pages import Who, html, page
+from millrace.producer.web.shown import done
 from millrace.producer.web.stamps import new_stamp
 from millrace.producer.web.streams import News, stream
 from millrace.producer.web.thumbnails import SIDES, said, version_of
@@ -109,7 +117,8 @@ async def live(
 ) -> Response:
     """The pieces of its page, each whenever it changes, until nothing more will."""
     web, who = dashboard(request), Who.of(request, caller)
-    await web.backend.board.posted(job)  # no stream about no job
+    with suppress(RedisUnavailable):  # the stream itself tells it
+        await web.backend.board.posted(job)  # no stream about no job
 
     reading = True
 
@@ -117,10 +126,11 @@ async def live(
         nonlocal reading
         try:
             posted = await web.backend.board.posted(job)
-            # Of a job that stands still the same is shown for a while, for all who look at it.
+            # Of a job that stands still the same is shown for a while, for all who look at it; and
+            # of one that was paused just now, nothing of before.
             still = not reading and posted.status.state not in TAKES_WORK
             found: Seen = await web.of_jobs.get(
-                (job, who.acts, posted.body if still else b""),
+                (job, who.acts, posted.body if still else posted.status.state),
                 lambda: _seen(view_of(web, posted), who),
                 STILL_S if still else FRESH_S,
             )
@@ -128,8 +138,8 @@ async def live(
             return found.news
         except JobNotFound:
             return News(over=True)  # it was deleted
-        except MillraceError:
-            return News()  # Redis is away: what stands there stays
+        except MillraceError as error:
+            return News(away=error.message)  # Redis is away: what stands there stays
 
     return await stream(request, news)
 
@@ -156,7 +166,9 @@ async def gallery(
 async def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> Response:
     """One image and all that is known of it."""
     web = dashboard(request)
-    status = (await web.backend.board.posted(job)).status
+    total = (await web.backend.board.posted(job)).status.counts.total
+    if row >= total:
+        raise NotFound(f"{job} has {total:,} images, and none of number {row + 1:,}")
 
     def known() -> tuple[JobSpec, ManifestRow, dict[str, Any] | None, bool]:
         spec = web.files.spec(job)
@@ -176,13 +188,13 @@ async def image(request: Request, job: JobIdPath, row: Row, caller: Viewer) -> R
         who=Who.of(request, caller),
         job_id=job,
         row=row,
-        total=status.counts.total,
+        total=total,
         key=named.key,
         etag=named.etag,
         size=named.size,
         outcome=outcome,
         too_large=too_large,
-        version=version_of(spec),
+        thumbnail_version=version_of(spec),
         unseen=said(thumbnail.problem) if thumbnail.problem else "",
     )
 
@@ -191,8 +203,7 @@ def _seen(view: JobView, who: Who) -> Seen:
     pieces = {
         name: html(f"_{name}.html", view=view, who=who, workers=view.workers) for name in PIECES
     }
-    done = view.job.counts.total - view.job.counts.pending
-    pieces |= {"say": view.say, "more": str(done or "")}
+    pieces |= {"say": view.say, "more": str(done(view.job) or "")}
     return Seen(News(pieces, over=not view.live), view.reading)
 
 

@@ -18,7 +18,7 @@ from millrace.producer.web.classes import ClassCounts
 from millrace.producer.web.dashboard import Dashboard
 from millrace.producer.web.error_samples import Samples
 from millrace.producer.web.gallery import Found
-from millrace.producer.web.shown import percent, words
+from millrace.producer.web.shown import percent, share_done, words
 from millrace.producer.web.thumbnails import version_of
 
 log = get_logger(__name__)
@@ -109,5 +109,5 @@ def _say(job: JobStatus) -> str:
             f", {job.counts.failed:,} of {job.counts.total:,} failed" if job.counts.failed else ""
         )
         return f"The job has ended: {words(job.state)}{failed}."
-    tenths = int(job.progress * 10) / 10
+    tenths = int(share_done(job) * 10) / 10
     return f"{words(job.state).capitalize()}, {percent(tenths)} done."

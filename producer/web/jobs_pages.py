@@ -37,23 +37,26 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which jobs, as the address says. What is no state, model or label chooses nothing."""
+    """Which jobs, as the address says. What is no state or model chooses nothing."""
 
     state: str = ""
     model: str = ""
     label: str = ""
     """`NAME=VALUE`"""
     cursor: str = ""
+    problem: str = ""
+    """Why no job has such a label: it is typed by people, who would wonder at a list of all."""
 
     @classmethod
     def of(cls, request: Request) -> Chosen:
         asked = request.query_params
-        state = asked.get("state", "")
+        state, model, label = (asked.get(name, "") for name in ("state", "model", "label"))
         return cls(
             state=state if state in {*JobState} else "",
-            model=_if_read(ModelRef.parse, asked.get("model", "")),
-            label=_if_read(parse_label, asked.get("label", "")),
+            model="" if _unread(ModelRef.parse, model) else model,
+            label=label,
             cursor=asked.get("cursor", "")[:300],
+            problem=_unread(parse_label, label) if label else "",
         )
 
     def query(self, cursor: str = "") -> str:
@@ -65,7 +68,7 @@ class Chosen:
         return Wanted(
             states=frozenset({JobState(self.state)}) if self.state else frozenset(),
             model=ModelRef.parse(self.model) if self.model else None,
-            labels=dict([parse_label(self.label)]) if self.label else {},
+            labels=dict([parse_label(self.label)]) if self.label and not self.problem else {},
         )
 
 
@@ -102,10 +105,11 @@ async def live(request: Request, caller: Annotated[Caller, Depends(viewer)]) -> 
         nonlocal active
         fresh_s = FRESH_S if active and not chosen.wanted else CALM_S
         fresh_s *= max(1, len(web.lists) / LISTS_FRESH)
-        with suppress(MillraceError):  # Redis is away: what stands there stays
+        try:
             shown, active = await web.of_lists.get((chosen, who.acts), listed, fresh_s)
-            return News({"jobs": shown})
-        return News()
+        except MillraceError as error:  # Redis is away: what stands there stays
+            return News(away=error.message)
+        return News({"jobs": shown})
 
     return await stream(request, news, _looked_at(web, chosen))
 
@@ -130,6 +134,8 @@ def _looked_at(web: Dashboard, chosen: Chosen) -> Iterator[None]:
 
 
 def _page(web: Dashboard, chosen: Chosen) -> JobsPage:
+    if chosen.problem:
+        return JobsPage([], None)
     backend = web.backend
     return jobs_page(
         backend.services,
@@ -150,11 +156,12 @@ def _shown(chosen: Chosen, found: JobsPage) -> dict[str, Any]:
     }
 
 
-def _if_read(parse: Callable[[str], object], text: str) -> str:
-    """The text, if it can be read."""
-    with suppress(UsageError):
+def _unread(parse: Callable[[str], object], text: str) -> str:
+    """Why the text cannot be read, if it cannot."""
+    try:
         parse(text)
-        return text
+    except UsageError as error:
+        return error.message
     return ""
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from millrace.core.job import JobState
 from millrace.core.sizes import shown_bytes
+from millrace.core.status import JobStatus
 
 _ODD = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Categories of characters that show nothing, or that reorder or hide what stands beside them."""
@@ -53,6 +54,14 @@ def plain(text: object) -> str:
     )
 
 
+def hint(text: str) -> Markup:
+    """What to do about an error, its commands as such: `` `millrace jobs` lists them ``"""
+    words = map(visible, text.split("`"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(word) if n % 2 else word for n, word in enumerate(words)
+    )
+
+
 def number(value: float) -> str:
     return f"{value:,.0f}"
 
@@ -67,6 +76,15 @@ def percent(share: float) -> str:
     if 0 < share < 0.1 or 0.9 < share < 1:
         return f"{min(max(share * 100, 0.1), 99.9):.1f}%"
     return f"{share:.0%}"
+
+
+def done(job: JobStatus) -> int:
+    """Images that something became of: what was cancelled will never be done."""
+    return job.counts.total - job.counts.pending - job.counts.cancelled
+
+
+def share_done(job: JobStatus) -> float:
+    return done(job) / job.counts.total if job.counts.total else 0.0
 
 
 def score(value: float) -> str:
@@ -128,9 +146,12 @@ def are_classes(predictions: list[Any]) -> bool:
 FILTERS = {
     "visible": visible,
     "plain": plain,
+    "hint": hint,
     "number": number,
     "rate": rate,
     "percent": percent,
+    "done": done,
+    "share_done": share_done,
     "score": score,
     "bytes": shown_bytes,
     "took": took,

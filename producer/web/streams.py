@@ -27,10 +27,12 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Pieces of a page by the name of their event; `over` says that there will be no more."""
+    """Pieces of a page by the name of their event; `over` says that there will be no more, and
+    `away` why nothing can be looked at, which is an event like them."""
 
     pieces: dict[str, str] = field(default_factory=dict)
     over: bool = False
+    away: str = ""
 
 
 def event(name: str, data: str) -> bytes:
@@ -51,11 +53,12 @@ async def stream(
     async def events() -> AsyncGenerator[bytes]:
         with web.backend.watcher.place(), meanwhile or nullcontext():
             yield b""
-            sent: dict[str, str] = {}
+            sent = {"away": ""}
             quiet = 0.0
             while not web.ended() and not await request.is_disconnected():
                 now = await news()
-                changed = [(n, piece) for n, piece in now.pieces.items() if sent.get(n) != piece]
+                told = {"away": now.away, **now.pieces}
+                changed = [(n, piece) for n, piece in told.items() if sent.get(n) != piece]
                 for name, piece in changed:
                     yield event(name, piece)
                 sent |= changed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -74,22 +73,25 @@ async def _form(
     answer: dict[str, Any] | None = None,
     problem: MillraceError | None = None,
 ) -> Response:
+    models, away = await run_sync(_models, request)
     return page(
         "try.html",
         here="/try",
         who=Who.of(request, caller),
-        models=await run_sync(_models, request),
+        models=models,
+        away=away,
         chosen=chosen,
         answer=answer,
         problem=problem,
     )
 
 
-def _models(request: Request) -> list[str]:
-    """Those that would answer now."""
-    with suppress(MillraceError):
-        return sorted(served_models(dashboard(request).backend.services))
-    return []
+def _models(request: Request) -> tuple[list[str], MillraceError | None]:
+    """Those that would answer now, or why nobody knows them."""
+    try:
+        return sorted(served_models(dashboard(request).backend.services)), None
+    except MillraceError as error:
+        return [], error
 
 
 def _name(answer: Answer) -> str:

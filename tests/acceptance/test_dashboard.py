@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import boto3
@@ -16,11 +17,18 @@ from selenium.webdriver.common.keys import Keys
 
 from millrace.cli.embedded_s3 import EmbeddedS3
 from tests.browser import Browser, browser
+from tests.faults.redis_server import MortalRedis
 from tests.support import random_pixels, running_server, running_worker
 
 OPERATOR, VIEWER = "token-of-the-operator", "token-of-the-viewer"
 IMAGES = 600
 HOSTILE = 'a"><img src=x onerror=alert(1)>\u202egpj.png'
+TOO_WIDE = """
+    return [...document.querySelectorAll(".scroll")]
+      .filter((table) => table.scrollWidth > table.clientWidth)
+      .map((table) => table.ariaLabel);
+"""
+"""Tables that reach out of what is seen of them."""
 BROKEN = {"0007-broken.png": b"no picture at all", "0301-broken.png": b"", HOSTILE: b"<script>"}
 
 
@@ -35,12 +43,18 @@ class Site:
 
 
 @pytest.fixture
+def redis() -> Iterator[MortalRedis]:
+    with MortalRedis(append_only=True) as server:
+        yield server
+
+
+@pytest.fixture
 def site(
-    s3: EmbeddedS3, bucket: str, redis_url: str, slow_repository: Path, tmp_path: Path
+    s3: EmbeddedS3, bucket: str, redis: MortalRedis, slow_repository: Path, tmp_path: Path
 ) -> Iterator[Site]:
     env = {
         **s3.environment,
-        "MILLRACE_REDIS_URL": redis_url,
+        "MILLRACE_REDIS_URL": redis.url,
         "MILLRACE_MODELS": str(slow_repository),
         "MILLRACE_ALLOWED_LOCATIONS": f"s3://{bucket}",
         "MILLRACE_OPERATOR_TOKEN": OPERATOR,
@@ -143,7 +157,8 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         assert b.focused == "Pause"
         b.press(Keys.ENTER)
         b.wait(lambda: "paused" in b.text("#progress").lower(), "it is paused")
-        b.find("#do-resume")
+        assert b.focused.startswith("Paused.")
+        b.tab_to("#do-resume", most=1)
         b.wait(lambda: "0 at it" in b.text("#progress"), "chunks in hand end")
         stood = done(b)
         assert stood < IMAGES
@@ -192,7 +207,12 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         assert b.focused.startswith("photos/0023.png")  # one that is broken stands before it
         label = b.find("#classes li .label").text
         b.tab_to("#label", back=True)
-        b.press(label)
+        answers_take(b, 1500)
+        b.press("x")
+        b.wait(lambda: b.all("#looking.htmx-request"), "it is looked for")
+        b.press(Keys.BACKSPACE, label)
+        b.wait(lambda: f"label={label}&" in f"{b.path}&", "and what was typed meanwhile")
+        answers_take(b, 0)
         b.wait(
             lambda: {x.text for x in b.all("#shots .scores li:first-child .label")} == {label},
             "only that label",
@@ -209,6 +229,7 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.press(Keys.ENTER)
         b.wait(lambda: "/images/" in b.path, "the image's page")
         assert "decode/" in b.find("main").text
+        assert b.find("footer span").text == f"millrace {version('millrace')}"
 
         # Mend one of them and run what failed again.
         boto3.client("s3").put_object(
@@ -229,6 +250,14 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.go("/workers")
         assert "slow" in b.find("#workers tbody").text
         assert b.complaints() == []
+
+
+def answers_take(b: Browser, ms: int) -> None:
+    b.driver.execute_cdp_cmd("Network.enable", {})
+    b.driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": ms, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
 
 
 def leave_and_come_back(b: Browser) -> None:
@@ -268,7 +297,8 @@ def cancel_another(b: Browser, bucket: str) -> None:
     b.find("#ask-cancel[open]")
     b.tab_to("#ask-cancel button.danger", most=1)
     b.press(Keys.ENTER)
-    b.wait(lambda: "cancelled" in b.text("#progress").lower(), "it is cancelled", 60)
+    b.wait(lambda: "cancelled" in b.text("#progress .chip").lower(), "it is cancelled", 60)
+    assert "100%" not in b.text("#progress")
 
 
 def try_a_picture(b: Browser, tmp_path: Path) -> None:
@@ -321,6 +351,54 @@ def test_who_may_only_look_gets_in_and_finds_nothing_to_press(site: Site) -> Non
     assert b.complaints() == []
 
 
+def test_pages_stand_while_redis_is_away_and_say_so(site: Site, redis: MortalRedis) -> None:
+    boto3.client("s3").put_object(Bucket=site.bucket, Key="photos/1.png", Body=png(1))
+    b = site.browser
+    sign_in(b, OPERATOR)
+    places = f"source=s3://{site.bucket}/photos&output=s3://{site.bucket}/out"
+    b.go(f"/new?{places}&model=slow&job_id=mine")
+    b.find("#new button.first").click()
+    b.wait(lambda: "0 of 1" in b.text("#progress"), "the job's page")
+
+    def away() -> None:
+        redis.die()
+        b.wait(lambda: b.text(".stale").startswith("cannot reach Redis"), "it is told")
+
+    def back() -> None:
+        redis.come_back()
+        b.wait(lambda: not b.text(".stale"), "nothing is old any more")
+
+    away()
+    assert "0 of 1" in b.text("#progress")
+    back()
+
+    # A filter that finds no answer takes no list away, and is asked for again.
+    b.go("/")
+    b.find("#row-mine")
+    redis.die()
+    b.tab_to("#state")
+    b.press("pau")
+    b.wait(lambda: b.text(".stale").startswith("cannot reach Redis"), "it is told")
+    assert b.find("#row-mine").is_displayed()
+    back()
+    b.wait(lambda: "No job is like that" in b.text("#jobs"), "the filter")
+    b.wait(lambda: "state=paused" in b.path, "the address says so")
+    b.press(Keys.HOME)
+    b.find("#row-mine")
+
+    b.go("/workers")
+    away()
+    assert "None is up" in b.text("#workers")
+    b.go("/try")
+    assert "cannot reach Redis" in b.text("main")
+    b.go("/workers")
+    assert "cannot reach Redis" in b.text("main")
+    redis.come_back()
+    b.go("/workers")
+    assert "None is up" in b.text("#workers")
+    assert all("503" in one for one in b.complaints())
+
+
 def test_every_page_fits_its_window_and_can_be_read(site: Site, tmp_path: Path) -> None:
     for key, body in {
         f"photos/{'long-name-' * 20}.png": png(1),
@@ -349,6 +427,7 @@ def test_every_page_fits_its_window_and_can_be_read(site: Site, tmp_path: Path) 
                         "return document.documentElement.scrollWidth - window.innerWidth"
                     )
                     assert wider <= 0, (path, scheme, width)
+                    assert b.script(TOO_WIDE) == [], (path, scheme, width)
                     assert hard_to_read(b) == [], (path, scheme, width)
                 b.go(job)
                 b.find("#do-retry").click()

@@ -1,4 +1,4 @@
-// What HTML and htmx cannot: dialogs, a place to drop a picture, and a word when the server is away.
+// What HTML and htmx cannot: dialogs, a place to drop a picture, and a word when what is seen may be old.
 // Every page works without it.
 "use strict";
 
@@ -34,22 +34,58 @@
     setTimeout(() => { delete form.dataset.sent; }, 3000);
   });
 
-  // While the stream of news is broken, what stands on the page may be old: say so.
-  const away = (is) => document.documentElement.classList.toggle("away", is);
-  const streams = new Set();
+  // What stands on the page may be old: while the stream of news is broken, while it says that
+  // nothing can be looked at, and where a list was asked for and none came. Say so.
+  const stale = $(".stale");
   let patience;
+  const old = (why, afterMs = 3000) => {
+    patience ??= setTimeout(() => {
+      stale.textContent = `${why}. What you see may be old; trying again.`;
+    }, afterMs);
+  };
+  const fresh = () => {
+    clearTimeout(patience);
+    patience = undefined;
+    stale.textContent = "";
+  };
+  const silent = "The server does not answer";
+
+  const streams = new Set();
+  const told = ({ data }) => (data ? old(data) : fresh());
   document.addEventListener("htmx:sseError", (event) => {
     if (event.detail.source.readyState === EventSource.CLOSED) streams.delete(event.detail.source);
-    patience ??= setTimeout(() => away(true), 3000);
+    old(silent);
   });
   document.addEventListener("htmx:sseOpen", (event) => {
     streams.add(event.detail.source);
+    event.detail.source.addEventListener("away", told);
     if (document.hidden) event.detail.source.close();
-    clearTimeout(patience);
-    patience = undefined;
-    away(false);
+    fresh();
   });
   document.addEventListener("htmx:sseClose", (event) => streams.delete(event.detail.source));
+
+  // A list stays where it is until there is another: a problem does not take its place.
+  let again;
+  const failed = ({ elt }, why) => {
+    old(why, 0);
+    clearTimeout(again);
+    again = setTimeout(() => htmx.trigger(elt, "change"), 3000);
+  };
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr, target, requestConfig } = event.detail;
+    if (!target.matches("[data-stays]")) return;
+    if (xhr.status < 400) {
+      fresh();
+      return;
+    }
+    event.detail.shouldSwap = false;
+    const answer = new DOMParser().parseFromString(xhr.responseText, "text/html");
+    failed(requestConfig, $("[role=alert]", answer)?.firstChild.textContent ?? silent);
+  });
+  document.addEventListener("htmx:sendError", (event) => {
+    const { target, requestConfig } = event.detail;
+    if (target.matches("[data-stays]")) failed(requestConfig, silent);
+  });
 
   // A page that is not seen lets go of its stream: a browser has six connections to a server, for
   // all its tabs. Seen again it is as if the connection had broken, of which the extension knows.

@@ -124,6 +124,17 @@ def test_a_piece_is_sent_again_only_once_it_has_changed(
     assert found[-1][0] == "over"
 
 
+def test_what_was_kept_of_a_job_before_it_was_paused_is_shown_to_nobody_after(
+    client: httpx.Client, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pages, "FRESH_S", 600)
+    with listening(client, "/jobs/j/live") as told:
+        assert "do-pause" in next(told)[1]
+        client.post("/jobs/j/pause")
+        with listening(client, "/jobs/j/live") as other:
+            assert "do-resume" in next(other)[1]
+
+
 def test_a_list_that_is_empty_fills_by_itself(
     client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import timedelta
 from html.parser import HTMLParser
 from http.client import HTTPConnection
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -113,6 +114,13 @@ def test_a_page_has_no_code_in_it_and_its_policy_forbids_any(
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/login"])
+def test_a_page_tells_the_version_of_millrace(
+    path: str, client: httpx.Client, job: JobSpec
+) -> None:
+    assert f"<span>millrace {version('millrace')}</span>" in client.get(path).text
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/login"])
 def test_everything_has_a_name(path: str, client: httpx.Client, job: JobSpec) -> None:
     found = tags(client.get(path).text)
     names = {attributes.get("for") for tag, attributes in found if tag == "label"}
@@ -164,6 +172,8 @@ def test_pages_about_what_is_not_there(client: httpx.Client, job: JobSpec) -> No
         assert answer.status_code == 404, path
         assert "<h1>" in answer.text, path
     assert client.get("/jobs/" + "x" * 200).status_code == 422
+    assert "j has 6 images, and none of number 1,000" in client.get("/jobs/j/images/999").text
+    assert "<code>millrace jobs</code> lists them" in client.get("/jobs/none").text
 
 
 @pytest.mark.parametrize(
@@ -214,7 +224,7 @@ def test_filters_and_pages_of_jobs(
     paused = client.get("/?state=paused").text
     assert re.findall(r'<tr id="row-([^"]+)"', paused) == ["job-05"]
     assert "No job is like that" in client.get("/?model=other").text
-    for nonsense in ("state=nonsense", "model=no model!", "label=no-label"):
+    for nonsense in ("state=nonsense", "model=no model!"):
         assert client.get(f"/?{nonsense}").text.count('<tr id="row-') == 25
 
 
@@ -227,6 +237,10 @@ def test_jobs_by_their_label(client: httpx.Client, services: Services, tmp_path:
     assert re.findall(r'<tr id="row-([^"]+)"', found) == ["ours"]
     assert 'name="label" class="mono" value="team=a=b"' in found
     assert "No job is like that" in client.get("/?label=team=d").text
+    nonsense = client.get("/?label=<team>").text
+    assert "&#39;&lt;team&gt;&#39; is no label: expected NAME=VALUE" in nonsense
+    assert 'class="mono" value="&lt;team&gt;"' in nonsense
+    assert '<tr id="row-' not in nonsense
 
 
 def test_what_became_of_a_notification(

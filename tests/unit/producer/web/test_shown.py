@@ -28,6 +28,13 @@ def test_text_shows_what_it_holds(text: str, html: str) -> None:
     assert str(shown.visible(text)) == html
 
 
+def test_commands_in_a_hint_are_told_as_such() -> None:
+    told = shown.hint("`millrace jobs` lists <them>, `<b>`, `")
+    assert str(told) == (
+        "<code>millrace jobs</code> lists &lt;them&gt;, <code>&lt;b&gt;</code>, <code></code>"
+    )
+
+
 def test_in_an_attribute_too() -> None:
     assert shown.plain("photo\u202egpj.exe\n") == "photo[U+202E]gpj.exe[U+000A]"
 
