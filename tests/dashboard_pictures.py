@@ -55,6 +55,7 @@ def take(b: Browser, job: str, folder: Path, everything: bool) -> None:
         shot(b, folder, "list-running", 1280, 700, "light")
     b.go(f"/jobs/{job}")
     b.wait(lambda: "completed" in b.text("#progress"), "the end", 120)
+    b.go(f"/jobs/{job}")  # whose bars stand where they belong, and move there no more
     b.wait(lambda: not b.all("#shots img:not([src])"), "thumbnails")
     shot(b, folder, "job", 1280, 1400, "light")
     shot(b, folder, "job-dark", 1280, 1400, "dark")
