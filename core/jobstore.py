@@ -219,15 +219,18 @@ class JobStore:
         return spec_of(job, text)
 
     def specs(self, jobs: Sequence[str]) -> list[JobSpec | None]:
-        """Those of several jobs, in one round trip; None for what is no job."""
+        """Those of several jobs, in one round trip; None for what is no job, or cannot be read."""
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=False)
             for job in jobs:
                 pipe.hget(JobKeys(job).record, "spec")
-            texts = pipe.execute()
+            texts = pipe.execute(raise_on_error=False)
         found: list[JobSpec | None] = []
         for job, text in zip(jobs, texts, strict=True):
             try:
+                with self.redis.errors():
+                    if isinstance(text, Exception):
+                        raise text
                 found.append(spec_of(job, text))
             except (JobNotFound, CorruptRecord):
                 found.append(None)

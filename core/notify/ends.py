@@ -57,11 +57,15 @@ class Ends:
             if target is not None:
                 found.append(End(each.job, target))
             elif each in known and now_ms - each.at_ms > MAX_AGE_S * 1000:
-                self._outbox.settle(each.job, DeliveryState.GIVEN_UP, "nobody told it in time")
-                log.error(
-                    "gave up telling the end of a job that nobody tried to tell", job=each.job
-                )
+                self._give_up(each.job)
         return found
+
+    def _give_up(self, job: str) -> None:
+        try:
+            self._outbox.settle(job, DeliveryState.GIVEN_UP, "nobody told it in time")
+        except CorruptRecord:  # that can be written on no record at all
+            self._outbox.forget(job)
+        log.error("gave up telling the end of a job that nobody tried to tell", job=job)
 
     def _read(self, due: Sequence[Due]) -> dict[Due, Target | None]:
         """Whom each is told to, if it is from here. What is no job that is to be told is dropped,

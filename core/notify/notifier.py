@@ -22,7 +22,7 @@ from millrace.core.log import about, get_logger
 from millrace.core.notify.delivery import DeliveryState
 from millrace.core.notify.ends import MAX_AGE_S, End, Ends
 from millrace.core.notify.outbox import Outbox
-from millrace.core.notify.post import NoAnswerError, NotTakenError, post
+from millrace.core.notify.post import NotTakenError, OutOfReachError, post
 from millrace.core.notify.rests import Rests
 from millrace.core.notify.rules import Rules
 from millrace.core.notify.signature import signed
@@ -78,10 +78,10 @@ class Notifier:
         """Ends that are due and may be told from here, by their receiver's scheme, host and port:
         some of each, and none of those that rest."""
         found: dict[str, deque[End]] = {}
+        if not self._keys:
+            self._say_there_is_no_secret()
+            return found
         for end in self._ends.due():
-            if not self._keys:
-                self._say_there_is_no_secret()
-                return {}
             if end.target not in self._rests:
                 ends = found.setdefault(end.target.origin, deque())
                 if len(ends) < AT_A_TIME:
@@ -90,7 +90,7 @@ class Notifier:
 
     def _say_there_is_no_secret(self) -> None:
         """Once, and only where something waits for one."""
-        if not self._said_so:
+        if not self._said_so and self._outbox.due(self._outbox.now_ms(), 1):
             log.warning("ends of jobs wait to be told: MILLRACE_NOTIFY_SECRET is not set")
             self._said_so = True
 
@@ -137,7 +137,7 @@ class Notifier:
                     final=failure.final,
                 )
                 if not failure.final:
-                    whole = isinstance(failure, NoAnswerError)
+                    whole = isinstance(failure, OutOfReachError)
                     self._rests.begin(target, min(pause_s, LONGEST_REST_S), all_of_it=whole)
             except MillraceError as error:
                 never = isinstance(error, SpecMismatch)

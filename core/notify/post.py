@@ -32,8 +32,8 @@ class NotTakenError(Exception):
         self.not_before_s, self.final = not_before_s, final
 
 
-class NoAnswerError(NotTakenError):
-    """The receiver could not be reached, or gave no answer in time."""
+class OutOfReachError(NotTakenError):
+    """The receiver could not be reached at all, whatever is asked of it."""
 
 
 GONE = 410
@@ -53,9 +53,9 @@ def post(
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = TimeoutError() if cut_off.is_set() else error
-            raise NoAnswerError(f"no answer: {_in_words(why)}") from None
+            raise NotTakenError(f"no answer: {_in_words(why)}") from None
         if cut_off.is_set():  # amid its headers
-            raise NoAnswerError(f"no answer: {_in_words(TimeoutError())}")
+            raise NotTakenError(f"no answer: {_in_words(TimeoutError())}")
         if not 200 <= answer.status < 300:
             raise NotTakenError(
                 f"answered {answer.status}",
@@ -70,7 +70,7 @@ def _allowed(target: Target, rules: Rules, timeout_s: float) -> list[IPAddress]:
     try:
         found = within(timeout_s, lambda: _resolved(target))
     except (OSError, UnicodeError):
-        raise NoAnswerError(f"there is no address of {target.host}") from None
+        raise OutOfReachError(f"there is no address of {target.host}") from None
     allowed, refusal = list[IPAddress](), UsageError(f"there is no address of {target.host}")
     for address in found:
         try:
@@ -127,7 +127,7 @@ def _reached(target: Target, addresses: list[IPAddress], until: float) -> socket
             raw.close()
         else:
             return raw
-    raise NoAnswerError(f"cannot be reached: {_in_words(failure)}")
+    raise OutOfReachError(f"cannot be reached: {_in_words(failure)}")
 
 
 def _left(until: float) -> float:
@@ -139,7 +139,7 @@ def _secured(target: Target, raw: socket.socket) -> ssl.SSLSocket:
     try:
         return ssl.create_default_context().wrap_socket(raw, server_hostname=target.host)
     except (OSError, ValueError) as error:
-        raise NoAnswerError(f"no secure connection: {_in_words(error)}") from None
+        raise OutOfReachError(f"no secure connection: {_in_words(error)}") from None
 
 
 def _shut(connection: socket.socket, cut_off: threading.Event) -> None:

@@ -24,6 +24,7 @@ from millrace.producer.http.requests import (
     RetryRequest,
     conflicts_named,
     job_id_for,
+    name_of_id,
 )
 from millrace.producer.retry import retry_spec
 
@@ -97,7 +98,7 @@ async def retry_job(
     def made() -> Response:
         return accepted(backend, retry(backend, job, wanted, job_id))
 
-    with conflicts_named(idempotency_key):
+    with conflicts_named(name_of_id(idempotency_key)):
         return await run_sync(made, limiter=backend.writers)
 
 

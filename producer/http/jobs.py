@@ -24,6 +24,7 @@ from millrace.producer.http.requests import (
     JobRequest,
     conflicts_named,
     job_id_for,
+    name_of_id,
     spec_of_request,
 )
 from millrace.producer.page import Wanted, jobs_page
@@ -75,7 +76,7 @@ async def submit(
         backend.lister.submit(spec)
         return accepted(backend, spec.job_id)
 
-    with conflicts_named(idempotency_key):
+    with conflicts_named(name_of_id(idempotency_key)):
         return await run_sync(made, limiter=backend.writers)
 
 

@@ -200,7 +200,7 @@ def _allowed(request: Request) -> str:
     """The methods of a path, of which several routes may have one each."""
     return ", ".join(
         method
-        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
             for route in request.app.routes

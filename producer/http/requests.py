@@ -143,12 +143,16 @@ def job_id_for(caller: Caller, key: str | None, job_id: str | None) -> str | Non
     return f"once-{digest[:32]}"
 
 
+def name_of_id(key: str | None) -> str:
+    """What a request says which job it is about by."""
+    return "job_id" if key is None else "Idempotency-Key"
+
+
 @contextmanager
-def conflicts_named(key: str | None) -> Iterator[None]:
-    """Around making a job: what is in its way is told in the words of a request."""
+def conflicts_named(named: str) -> Iterator[None]:
+    """Around making a job: what is in its way is told in the words of who asked."""
     try:
         yield
     except JobConflict as error:
-        named = "job_id" if key is None else "Idempotency-Key"
         hint = error.hint and error.hint.replace("--job-id", named)
         raise JobConflict(error.message, hint=hint) from error

@@ -31,7 +31,7 @@ MAKERS = 4
 
 JOB_THREADS = 16
 LIST_THREADS = 4
-"""What streams show of a job waits for storage, by one thread a job. Lists wait for Redis alone:
+"""What streams show of a job waits for storage, by a few threads a job. Lists wait for Redis alone:
 however many jobs' storage stands still, it takes their threads from nobody."""
 
 
@@ -68,10 +68,10 @@ class Dashboard:
     async def thumbnail(self, spec: JobSpec, row: int, side: int, known: str = "") -> Thumbnail:
         """As `Thumbnails.kept` tells, or made: by threads of their own, so that neither slow
         objects nor a page of many keep anybody waiting for what is there."""
-        kept = await self.in_thread(lambda: self.thumbnails.kept(spec, row, side, known))
+        kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
         if kept is not None:
             return kept
-        return await run_sync(self.thumbnails.of, spec, row, side, limiter=self._makers)
+        return await run_sync(self.thumbnails.of, spec, row, side, known, limiter=self._makers)
 
     def close(self) -> None:
         self._ended = True

@@ -45,14 +45,17 @@ class JobFiles:
         """Row `number` of the whole manifest, counted from 0. Raises ObjectNotFound if there is
         none."""
         part, at = divmod(number, spec.plan.rows_per_part)
-        lines = self._lines(spec, part)
+        read = self.directory(spec).part_lines
+        lines = self._parts.get((spec, part), lambda: read(part))
         if at >= len(lines):
             raise ObjectNotFound(f"the manifest of {spec.job_id} has no row {number}")
         return decode_row(lines[at])
 
-    def _lines(self, spec: JobSpec, part: int) -> list[bytes]:
-        read = self.directory(spec).part_lines
-        return self._parts.get((spec, part), lambda: read(part))
+    def row_at_hand(self, spec: JobSpec, number: int) -> ManifestRow | None:
+        """That row, if no storage has to be asked for it."""
+        part, at = divmod(number, spec.plan.rows_per_part)
+        lines = self._parts.peek((spec, part)) or []
+        return decode_row(lines[at]) if at < len(lines) else None
 
     def source(self, spec: JobSpec, row: ManifestRow) -> Store:
         """The store its input lies in. Raises OutsideRoot for a key that leads out of that."""

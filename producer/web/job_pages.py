@@ -89,7 +89,7 @@ async def job_page(
     caller: Viewer,
     wanted: Annotated[Wanted, Depends(asked_for)],
     after: After = 0,
-    done: str = "",
+    did: Annotated[str, Query(alias="done")] = "",
 ) -> Response:
     """Everything about one job."""
     web = dashboard(request)
@@ -97,7 +97,7 @@ async def job_page(
 
     def whole() -> Response:
         view = view_of(web, posted)
-        action = ACTIONS.get(done)
+        action = ACTIONS.get(did)
         return page(
             "job.html",
             who=Who.of(request, caller),

@@ -54,7 +54,7 @@ class Chosen:
         return cls(
             state=state if state in {*JobState} else "",
             model="" if _unread(ModelRef.parse, model) else model,
-            label=label,
+            label=label[:300],
             cursor=asked.get("cursor", "")[:300],
             problem=_unread(parse_label, label) if label else "",
         )

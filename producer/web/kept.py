@@ -20,6 +20,13 @@ class Kept(Generic[K, V]):
         self._lock = Lock()
         self._values: OrderedDict[K, Future[V]] = OrderedDict()
 
+    def peek(self, key: K) -> V | None:
+        """The value kept for `key`, if it is there already."""
+        with self._lock:
+            standing = self._values.get(key)
+        done = standing is not None and standing.done() and standing.exception() is None
+        return standing.result() if standing is not None and done else None
+
     def get(self, key: K, make: Callable[[], V]) -> V:
         """The value kept for `key`, or what `make` makes of it; if that fails nothing is kept."""
         with self._lock:

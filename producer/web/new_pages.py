@@ -15,7 +15,7 @@ from millrace.core.job import JobSpec, parse_label
 from millrace.core.model_ref import ModelRef
 from millrace.producer.http.access import Caller, page_operator
 from millrace.producer.http.problems import status_for
-from millrace.producer.http.requests import JobRequest, spec_of_request
+from millrace.producer.http.requests import JobRequest, conflicts_named, spec_of_request
 from millrace.producer.preview import Preview
 from millrace.producer.web.dashboard import Dashboard, dashboard
 from millrace.producer.web.jobs_pages import known_models
@@ -105,7 +105,8 @@ async def submit(request: Request, caller: Operator, asked: Asked) -> Response:
         return spec.job_id
 
     try:
-        job = await run_sync(made, limiter=web.backend.writers)
+        with conflicts_named(FIELDS["job_id"]):
+            job = await run_sync(made, limiter=web.backend.writers)
     except MillraceError as error:
         return await _form(request, caller, asked, problem=error, status=status_for(error))
     return RedirectResponse(f"/jobs/{job}", 303)

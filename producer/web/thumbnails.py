@@ -64,33 +64,30 @@ class Thumbnails:
         self._turn = Semaphore(AT_ONCE)
 
     def kept(self, spec: JobSpec, number: int, side: int, known: str = "") -> Thumbnail | None:
-        """That of a manifest row, if it is here or the asker's `known` ETag stands for it already.
-
-        Raises ObjectNotFound if the manifest has no such row, and what the job's directory raises.
-        """
-        row = self._files.row(spec, number)
-        if row.etag is None:
-            return None  # it may have become another
+        """That of a manifest row, if it is here or the asker's `known` ETag stands for it already;
+        no storage is asked."""
+        row = self._files.row_at_hand(spec, number)
+        if row is None or row.etag is None:  # which may have become another
+            return None
         name = _name(spec, row, side)
         if known == name:
             return Thumbnail(b"", "", name, lasting=True)
         made = self._cache.get(name)
         return _shown(made, name, lasting=True) if made else None
 
-    def of(self, spec: JobSpec, number: int, side: int) -> Thumbnail:
-        """The same, or a new one. Raises as `kept` does."""
-        kept = self.kept(spec, number, side)
+    def of(self, spec: JobSpec, number: int, side: int, known: str = "") -> Thumbnail:
+        """The same, or a new one. Raises ObjectNotFound if the manifest has no such row, and what
+        the job's directory raises."""
+        row = self._files.row(spec, number)  # which is at hand from now on
+        kept = self.kept(spec, number, side, known)
         if kept is not None:
             return kept
-        row = self._files.row(spec, number)
         name, lasting = _name(spec, row, side), row.etag is not None
         return _shown(self._make(spec, row, side, name if lasting else ""), name, lasting)
 
     def _make(self, spec: JobSpec, row: ManifestRow, side: int, name: str) -> bytes:
         """A picture, or the word for why there is none; kept under `name`, if it has one and this
         can never become anything else."""
-        from millrace.core.pictures import thumbnail
-
         try:
             # Not in its turn: an object that is slow to come would hold up all the others.
             store = self._files.source(spec, row)
@@ -99,14 +96,21 @@ class Thumbnails:
             return b"unavailable"
         except MillraceError as error:
             return error.code.encode()
-        try:
-            with self._turn:
-                made = thumbnail(data, side=side, max_pixels=MAX_PIXELS)
-        except ItemError as error:
-            made = error.code.encode()
-        if name:
-            self._cache.put(name, made)
+        with self._turn:
+            # Another may have made it while this one waited.
+            made = (self._cache.get(name) if name else None) or _decoded(data, side)
+            if name:
+                self._cache.put(name, made)
         return made
+
+
+def _decoded(data: bytes, side: int) -> bytes:
+    from millrace.core.pictures import thumbnail
+
+    try:
+        return thumbnail(data, side=side, max_pixels=MAX_PIXELS)
+    except ItemError as error:
+        return error.code.encode()
 
 
 def _shown(made: bytes, name: str, lasting: bool) -> Thumbnail:

@@ -311,8 +311,16 @@ def try_a_picture(b: Browser, tmp_path: Path) -> None:
     b.wait(lambda: len(b.all("#answer .scores li")) == 4, "the answer", 60)
     assert "slow:1" in b.text("#answer")
     assert b.find("[data-shown]").get_attribute("naturalWidth") == "8"
+    # Two, one right after the other: the answer to the first is not shown beside the second.
+    b.script("window.shown = new Set()")
+    b.script(
+        "new MutationObserver(() => shown.add(document.querySelector('#answer').textContent.trim()))"
+        ".observe(document.querySelector('#answer'), {childList: true, subtree: true})"
+    )
+    chooser.send_keys(str(tmp_path / "mine.png"))
     chooser.send_keys(str(tmp_path / "text.png"))
     b.wait(lambda: b.all("#answer [role=alert]"), "it says that this is none", 60)
+    assert not [one for one in b.script("return [...shown]") if "slow:1" in one]
     b.script(
         """
         const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
@@ -370,7 +378,12 @@ def test_pages_stand_while_redis_is_away_and_say_so(site: Site, redis: MortalRed
 
     away()
     assert "0 of 1" in b.text("#progress")
+    b.tab_to("#kind")
+    b.press("err")
+    b.wait(lambda: any("503" in one for one in b.complaints()), "it was asked for in vain")
+    assert "Results appear here" in b.text("#shots")
     back()
+    b.wait(lambda: "No image is like that" in b.text("#shots"), "the filter")
 
     # A filter that finds no answer takes no list away, and is asked for again.
     b.go("/")

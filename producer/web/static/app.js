@@ -75,6 +75,7 @@
     const { xhr, target, requestConfig } = event.detail;
     if (!target.matches("[data-stays]")) return;
     if (xhr.status < 400) {
+      clearTimeout(again);
       fresh();
       return;
     }
@@ -107,7 +108,17 @@
       input.files = files;
       input.dispatchEvent(new Event("change", { bubbles: true }));
     };
+    // One picture is asked about after the other; an answer belongs to the one that is shown.
+    const answer = $("#answer");
+    let chosen = 0;
+    let asked = 0;
+    form.addEventListener("htmx:configRequest", () => { asked = chosen; });
+    answer.addEventListener("htmx:beforeSwap", (event) => {
+      if (asked !== chosen) event.detail.shouldSwap = false;
+    });
     input.addEventListener("change", () => {
+      chosen += 1;
+      answer.replaceChildren();
       const file = input.files[0];
       if (shown.src) URL.revokeObjectURL(shown.src);
       shown.hidden = !file;

@@ -28,7 +28,7 @@ from millrace.core.status import NotificationStatus, status_of
 from millrace.core.topology import NOTIFICATIONS, JobKeys
 from millrace.producer.control import delete
 from millrace.producer.recover import restore
-from tests.faults.receiver import Received, Receiver, Says, receiver
+from tests.faults.receiver import Answer, Hangs, Received, Receiver, Says, receiver
 from tests.support import capture_logs, wait_until
 from tests.unit.core.support import MODEL, NO_TIME, a_spec, a_tally, a_worker, created, standing_job
 
@@ -282,11 +282,12 @@ def test_who_has_many_ends_hides_nobody_else_s(
     assert [verified(came)["job_id"] for came in there.received] == ["other"]
 
 
+@pytest.mark.parametrize("answer", [Says(500), Hangs()], ids=["500", "hangs"])
 def test_a_url_that_rests_holds_up_no_other_of_its_host(
-    redis_url: str, there: Receiver, tmp_path: Path
+    answer: Answer, redis_url: str, there: Receiver, tmp_path: Path
 ) -> None:
-    services = serviced(redis_url, **PATIENT)
-    there.answers = [Says(500), Says(204)]
+    services = serviced(redis_url, **PATIENT, notify_timeout_s=1)
+    there.answers = [answer, Says(204)]
     for number in range(3):
         ended(services, tmp_path, f"{there.url}&broken", f"broken{number}")
     ended(services, tmp_path, there.url, "other")
@@ -376,6 +377,21 @@ def test_a_place_that_cannot_be_read_hides_no_other_end(
     assert services.notifier.tick() == 1
     assert [verified(came)["job_id"] for came in there.received] == ["good"]
     assert services.redis.raw.zscore(NOTIFICATIONS, "forged") is not None
+
+
+def test_a_record_that_is_none_hides_no_other_end_and_is_dropped_in_the_end(
+    services: Services, there: Receiver, tmp_path: Path
+) -> None:
+    for job in ("forged", "good"):
+        ended(services, tmp_path, there.url, job)
+    key = JobKeys("forged").record
+    services.redis.raw.delete(key)
+    services.redis.raw.rpush(key, "no record")
+    assert services.notifier.tick() == 1
+    assert [verified(came)["job_id"] for came in there.received] == ["good"]
+    services.redis.raw.zadd(NOTIFICATIONS, {"forged": 1000 * (time.time() - MAX_AGE_S - 60)})
+    services.notifier.tick()
+    assert not services.redis.raw.exists(NOTIFICATIONS)
 
 
 @pytest.mark.parametrize("place", ["spec", "state"])

@@ -19,6 +19,7 @@ from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
 from millrace.core.storage import Store
 from millrace.producer.http.access import Access, Caller
+from millrace.producer.http.backend import READERS
 from millrace.producer.http.shelf import Shelf
 from millrace.producer.web.dashboard import LIST_THREADS, MAKERS
 from millrace.producer.web.job_files import JobFiles
@@ -132,6 +133,33 @@ def test_storage_that_stands_still_holds_up_no_list(
             assert next(lists.iter_lines()) == "event: jobs"
         finally:
             gate.set()
+
+
+def test_manifests_that_do_not_come_hold_up_no_thumbnail_that_is_there_and_no_gallery(
+    client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, came = threading.Event(), list[str]()
+    part_lines = JobDirectory.part_lines
+    photo(tmp_path / "in" / "a.jpg")
+    for job in ("slow", "well"):
+        job_over(services, tmp_path, listed(tmp_path, "a.jpg"), job_id=job)
+    first = client.get("/jobs/well/thumbnails/0")
+
+    def stand_still(self: JobDirectory, part: int) -> list[bytes]:
+        came.append(self.location.uri)
+        gate.wait(30)
+        return part_lines(self, part)
+
+    monkeypatch.setattr(JobDirectory, "part_lines", stand_still)
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            asked = [pool.submit(client.get, "/jobs/slow/thumbnails/0") for _ in range(READERS)]
+            wait_until(lambda: came, what="the first waits, and the others for it")
+            assert client.get("/jobs/well/thumbnails/0", timeout=10).content == first.content
+            assert client.get("/jobs/well/gallery", timeout=10).status_code == 200
+        finally:
+            gate.set()
+        assert {one.result().status_code for one in asked} == {200}
 
 
 def test_thumbnails_that_are_there_wait_for_none_that_are_not(

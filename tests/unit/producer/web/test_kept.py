@@ -25,6 +25,24 @@ def test_a_value_is_made_once_and_the_oldest_goes() -> None:
     assert made == [1, 2, 3, 2]
 
 
+def test_what_is_there_may_be_looked_at_without_waiting() -> None:
+    kept: Kept[int, int] = Kept(4)
+    assert kept.peek(1) is None
+    with ThreadPoolExecutor(1) as pool:
+        begun, gate = Barrier(2), Barrier(2)
+
+        def make() -> int:
+            begun.wait(10)
+            gate.wait(10)
+            return 10
+
+        making = pool.submit(kept.get, 1, make)
+        begun.wait(10)
+        assert kept.peek(1) is None
+        gate.wait(10)
+        assert making.result(10) == kept.peek(1) == 10
+
+
 def test_of_many_who_ask_at_once_one_makes_it() -> None:
     made: list[int] = []
     kept: Kept[str, int] = Kept(4)

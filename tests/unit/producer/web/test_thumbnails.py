@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Semaphore
 from typing import Any
 
 import pytest
@@ -307,6 +308,30 @@ def test_objects_that_are_slow_to_come_hold_up_no_other(
         finally:
             gate.set()
         assert all(one.result().data for one in slow)
+
+
+def test_of_many_who_ask_for_the_same_one_decodes_it(
+    services: Services, made: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "in" / "a.jpg")
+    spec = job_over(services, tmp_path, listed(tmp_path, "a.jpg"))
+    decoded, thumbnail = list[int](), pictures.thumbnail
+    fetched, source = Barrier(4), JobFiles.source
+
+    def together(files: JobFiles, spec: JobSpec, row: ManifestRow) -> Store:
+        fetched.wait(10)
+        return source(files, spec, row)
+
+    def noted(data: bytes, **how: int) -> bytes:
+        decoded.append(len(data))
+        return thumbnail(data, **how)
+
+    made._turn = Semaphore(1)
+    monkeypatch.setattr(JobFiles, "source", together)
+    monkeypatch.setattr(pictures, "thumbnail", noted)
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda _: made.of(spec, 0, 192).data, range(4))]
+    assert len(set(found)) == len(decoded) == 1
 
 
 def test_an_image_that_changed_is_not_passed_off_as_the_listed_one(
