@@ -312,10 +312,13 @@ def try_a_picture(b: Browser, tmp_path: Path) -> None:
     assert "slow:1" in b.text("#answer")
     assert b.find("[data-shown]").get_attribute("naturalWidth") == "8"
     # Two, one right after the other: the answer to the first is not shown beside the second.
-    b.script("window.shown = new Set()")
     b.script(
-        "new MutationObserver(() => shown.add(document.querySelector('#answer').textContent.trim()))"
-        ".observe(document.querySelector('#answer'), {childList: true, subtree: true})"
+        """
+        window.shown = new Set();
+        const answer = document.querySelector("#answer");
+        new MutationObserver(() => shown.add(answer.textContent))
+          .observe(answer, {childList: true, subtree: true});
+        """
     )
     chooser.send_keys(str(tmp_path / "mine.png"))
     chooser.send_keys(str(tmp_path / "text.png"))
