@@ -54,6 +54,8 @@ Operator = Annotated[Caller, Depends(page_operator)]
 class WrongField(UsageError):
     """What a field holds cannot be: told by the name it has in the form, which marks it."""
 
+    code = "wrong_field"
+
     def __init__(self, field: str, says: str) -> None:
         super().__init__(f"{FIELDS[field]}: {says}")
         self.field = field

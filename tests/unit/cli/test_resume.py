@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from millrace.core import status
 from millrace.core.errors import ExitCode
 from millrace.core.job import JobSpec, JobState
 from millrace.core.jobdir import JobDirectory
@@ -116,8 +117,13 @@ def test_a_half_listed_job_is_listed(
 
 
 def test_without_a_producer_the_status_says_so(
-    run: Invoke, redis_url: str, services: Services, half: JobSpec
+    run: Invoke,
+    redis_url: str,
+    services: Services,
+    half: JobSpec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(status, "UNLISTED_AFTER_S", -1)
     said = run("status", "j", redis_url=redis_url)
     assert "no producer" in said.out
     run("resume", "j", redis_url=redis_url)
