@@ -60,6 +60,11 @@ class Ends:
                 self._give_up(each.job)
         return found
 
+    def give_up_old(self) -> None:
+        """Give up what was due for `MAX_AGE_S`, whoever may tell it; nothing else is read."""
+        for each in self._outbox.due(self._outbox.now_ms() - int(MAX_AGE_S * 1000), READ_AT):
+            self._give_up(each.job)
+
     def _give_up(self, job: str) -> None:
         try:
             self._outbox.settle(job, DeliveryState.GIVEN_UP, "nobody told it in time")

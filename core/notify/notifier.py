@@ -80,6 +80,7 @@ class Notifier:
         found: dict[str, deque[End]] = {}
         if not self._keys:
             self._say_there_is_no_secret()
+            self._ends.give_up_old()
             return found
         for end in self._ends.due():
             if end.target not in self._rests:

@@ -24,7 +24,7 @@ from millrace.core.storage.deadline import within
 
 
 class NotTakenError(Exception):
-    """The receiver answered something else than success."""
+    """The receiver did not answer with success, or not in time."""
 
     def __init__(self, message: str, *, not_before_s: float = 0, final: bool = False) -> None:
         """It wants to be left alone so long; `final`: another try would come to the same."""

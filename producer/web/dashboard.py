@@ -29,6 +29,9 @@ FRESH_S = 0.8
 MAKERS = 4
 """Threads that fetch and make thumbnails."""
 
+ROW_THREADS = 4
+"""Threads that look up which image is meant, if its part of the manifest is not at hand."""
+
 JOB_THREADS = 16
 LIST_THREADS = 4
 """What streams show of a job waits for storage, by a few threads a job. Lists wait for Redis alone:
@@ -49,7 +52,7 @@ class Dashboard:
             Path(settings.thumbnail_cache).expanduser(), settings.thumbnail_cache_bytes
         )
         self.thumbnails = Thumbnails(self.files, cache)
-        self._makers = CapacityLimiter(MAKERS)
+        self._makers, self._rows = CapacityLimiter(MAKERS), CapacityLimiter(ROW_THREADS)
         self.of_jobs: Shared[Hashable, Any] = Shared(JOB_THREADS)
         self.of_lists: Shared[Hashable, Any] = Shared(LIST_THREADS)
         self.lists: Counter[Hashable] = Counter()
@@ -69,6 +72,9 @@ class Dashboard:
         """As `Thumbnails.kept` tells, or made: by threads of their own, so that neither slow
         objects nor a page of many keep anybody waiting for what is there."""
         kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
+        if kept is None:
+            await run_sync(self.files.row, spec, row, limiter=self._rows)  # is at hand afterwards
+            kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
         if kept is not None:
             return kept
         return await run_sync(self.thumbnails.of, spec, row, side, known, limiter=self._makers)

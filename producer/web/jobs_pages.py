@@ -50,11 +50,12 @@ class Chosen:
     @classmethod
     def of(cls, request: Request) -> Chosen:
         asked = request.query_params
-        state, model, label = (asked.get(name, "") for name in ("state", "model", "label"))
+        # Longer ones are none, and not shown either.
+        state, model, label = (asked.get(name, "")[:400] for name in ("state", "model", "label"))
         return cls(
             state=state if state in {*JobState} else "",
             model="" if _unread(ModelRef.parse, model) else model,
-            label=label[:300],
+            label=label,
             cursor=asked.get("cursor", "")[:300],
             problem=_unread(parse_label, label) if label else "",
         )

@@ -24,6 +24,8 @@ class Kept(Generic[K, V]):
         """The value kept for `key`, if it is there already."""
         with self._lock:
             standing = self._values.get(key)
+            if standing is not None:
+                self._values.move_to_end(key)
         done = standing is not None and standing.done() and standing.exception() is None
         return standing.result() if standing is not None and done else None
 

@@ -65,17 +65,18 @@
   document.addEventListener("htmx:sseClose", (event) => streams.delete(event.detail.source));
 
   // A list stays where it is until there is another: a problem does not take its place.
-  let again;
+  const again = new Map();
   const failed = ({ elt }, why) => {
     old(why, 0);
-    clearTimeout(again);
-    again = setTimeout(() => htmx.trigger(elt, "change"), 3000);
+    clearTimeout(again.get(elt));
+    again.set(elt, setTimeout(() => htmx.trigger(elt, elt.matches("a") ? "click" : "change"), 3000));
   };
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, target, requestConfig } = event.detail;
     if (!target.matches("[data-stays]")) return;
     if (xhr.status < 400) {
-      clearTimeout(again);
+      clearTimeout(again.get(requestConfig.elt));
+      again.delete(requestConfig.elt);
       fresh();
       return;
     }

@@ -459,6 +459,18 @@ def test_without_a_secret_it_is_left_to_others(
     assert len(there.received) == 1
 
 
+def test_where_nobody_has_a_secret_ends_are_given_up_as_well(
+    redis_url: str, there: Receiver, tmp_path: Path
+) -> None:
+    mute = serviced(redis_url, notify_secret=None)
+    for job in ("new", "old"):
+        ended(mute, tmp_path, there.url, job)
+    mute.redis.raw.zadd(NOTIFICATIONS, {"old": 1000 * (time.time() - MAX_AGE_S - 60)})
+    mute.notifier.tick()
+    assert told(mute, "old").state is DeliveryState.GIVEN_UP
+    assert told(mute, "new").state is DeliveryState.WAITING
+
+
 def test_where_the_job_s_places_are_not_allowed_it_is_left_to_others(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -25,6 +25,15 @@ def test_a_value_is_made_once_and_the_oldest_goes() -> None:
     assert made == [1, 2, 3, 2]
 
 
+def test_what_is_looked_at_is_kept() -> None:
+    kept: Kept[int, int] = Kept(2)
+    for key in (1, 2):
+        kept.get(key, lambda: 10)
+    assert kept.peek(1) == 10
+    kept.get(3, lambda: 10)
+    assert [kept.peek(key) for key in (1, 2, 3)] == [10, None, 10]
+
+
 def test_what_is_there_may_be_looked_at_without_waiting() -> None:
     kept: Kept[int, int] = Kept(4)
     assert kept.peek(1) is None

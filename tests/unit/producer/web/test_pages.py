@@ -228,6 +228,17 @@ def test_filters_and_pages_of_jobs(
         assert client.get(f"/?{nonsense}").text.count('<tr id="row-') == 25
 
 
+def test_a_label_may_be_as_long_as_a_label_may(
+    client: httpx.Client, services: Services, tmp_path: Path
+) -> None:
+    name, value = "n" * 63, "v" * 255
+    listed_job(services, tmp_path / "out", job_id="ours", labels={name: value})
+    assert "row-ours" in client.get(f"/?label={name}={value}").text
+    assert "row-ours" not in client.get(f"/?label={name}={value[1:]}").text
+    for endless in ("x" * 30_000, "x" * 300 + "=v", "x=" + "v" * 30_000):
+        assert len(client.get(f"/?label={endless}").raise_for_status().text) < 20_000
+
+
 def test_jobs_by_their_label(client: httpx.Client, services: Services, tmp_path: Path) -> None:
     listed_job(services, tmp_path / "out", job_id="ours", labels={"team": "a=b"})
     listed_job(services, tmp_path / "out", job_id="theirs", labels={"team": "c"})
