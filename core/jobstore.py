@@ -218,22 +218,22 @@ class JobStore:
             text = self.redis.raw.hget(JobKeys(job).record, "spec")
         return spec_of(job, text)
 
-    def specs(self, jobs: Sequence[str]) -> list[JobSpec | None]:
-        """Those of several jobs, in one round trip; None for what is no job, or cannot be read."""
+    def specs(self, jobs: Sequence[str]) -> list[JobSpec | JobNotFound | CorruptRecord]:
+        """Those of several jobs, in one round trip; of each that there is not, why."""
         with self.redis.errors():
             pipe = self.redis.raw.pipeline(transaction=False)
             for job in jobs:
                 pipe.hget(JobKeys(job).record, "spec")
             texts = pipe.execute(raise_on_error=False)
-        found: list[JobSpec | None] = []
+        found: list[JobSpec | JobNotFound | CorruptRecord] = []
         for job, text in zip(jobs, texts, strict=True):
             try:
                 with self.redis.errors():
                     if isinstance(text, Exception):
                         raise text
                 found.append(spec_of(job, text))
-            except (JobNotFound, CorruptRecord):
-                found.append(None)
+            except (JobNotFound, CorruptRecord) as error:
+                found.append(error)
         return found
 
     def snapshot(self, job: str) -> Snapshot:

@@ -78,19 +78,14 @@ class Ends:
         found: dict[Due, Target | None] = {}
         specs = self._store.specs([each.job for each in due])
         for each, spec in zip(due, specs, strict=True):
-            if spec is None:
-                try:
-                    self._store.spec(each.job)
-                except JobNotFound:
-                    self._drop(each.job)
-                except CorruptRecord as error:  # to us: a newer version may read it
-                    log.warning(
-                        "the end of a job is left to who can read it",
-                        job=each.job,
-                        error=error.message,
-                    )
-                    found[each] = None
-            elif spec.notify is None:
+            if isinstance(spec, CorruptRecord):  # to us: a newer version may read it
+                log.warning(
+                    "the end of a job is left to who can read it",
+                    job=each.job,
+                    error=spec.message,
+                )
+                found[each] = None
+            elif isinstance(spec, JobNotFound) or spec.notify is None:
                 self._drop(each.job)
             else:
                 found[each] = Target.parse(spec.notify) if self._may_tell(spec) else None

@@ -88,6 +88,16 @@ _VERIFICATION: dict[str, Any] = {
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "Problem": {
+        "type": "urn:millrace:problem:job_not_found",
+        "title": "Not Found",
+        "status": 404,
+        "detail": f"there is no job '{STATUS['job_id']}'",
+        "instance": f"/v1/jobs/{STATUS['job_id']}",
+        "code": "job_not_found",
+        "hint": "`millrace jobs` lists them",
+        "request_id": "8c1f0a9be2d34715",
+    },
     "JobStatus": STATUS,
     "JobList": {"jobs": [STATUS], "next_cursor": "MTc2NDIzNzkwMDAwMDpkaWdpdHM"},
     "PreviewModel": {

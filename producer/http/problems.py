@@ -66,24 +66,7 @@ _PLAIN = "/:@!$&'()*+,;="
 class ProblemModel(BaseModel):
     """RFC 9457 problem details. `code` is a stable word for programs, `hint` says what to do."""
 
-    model_config = ConfigDict(
-        title="Problem",
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:millrace:problem:job_not_found",
-                    "title": "Not Found",
-                    "status": 404,
-                    "detail": "there is no job 'digits-20261120-174500-4f9c'",
-                    "instance": "/v1/jobs/digits-20261120-174500-4f9c",
-                    "code": "job_not_found",
-                    "hint": "`millrace jobs` lists them",
-                    "request_id": "8c1f0a9be2d34715",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(title="Problem", extra="allow")
 
     type: str
     title: str

@@ -71,10 +71,9 @@ class Dashboard:
     async def thumbnail(self, spec: JobSpec, row: int, side: int, known: str = "") -> Thumbnail:
         """As `Thumbnails.kept` tells, or made: by threads of their own, so that neither slow
         objects nor a page of many keep anybody waiting for what is there."""
-        kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
-        if kept is None:
+        if self.files.row_at_hand(spec, row) is None:
             await run_sync(self.files.row, spec, row, limiter=self._rows)  # is at hand afterwards
-            kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
+        kept = await run_sync(self.thumbnails.kept, spec, row, side, known)
         if kept is not None:
             return kept
         return await run_sync(self.thumbnails.of, spec, row, side, known, limiter=self._makers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from millrace.core.job import JobSpec
 from millrace.core.jobdir import JobDirectory
 from millrace.core.manifest import ManifestRow
 from millrace.core.services import Services
-from millrace.core.storage import Store
 from millrace.producer.http.access import Access, Caller
 from millrace.producer.http.backend import READERS
 from millrace.producer.http.shelf import Shelf
@@ -31,6 +30,26 @@ MANY = 48
 """Requests: more than the threads that all of them would share."""
 
 SENT_AS = {"/v1/jobs": "json", "/new": "data"}
+
+
+@contextmanager
+def standing_still(
+    patch: pytest.MonkeyPatch, kind: type, method: str
+) -> Iterator[list[tuple[Any, ...]]]:
+    """A method that does nothing for as long as the block lasts; with what it was called."""
+    gate, came = threading.Event(), list[tuple[Any, ...]]()
+    whole: Callable[..., Any] = getattr(kind, method)
+
+    def stand_still(*args: Any) -> Any:
+        came.append(args)
+        gate.wait(30)
+        return whole(*args)
+
+    patch.setattr(kind, method, stand_still)
+    try:
+        yield came
+    finally:
+        gate.set()
 
 
 @pytest.fixture
@@ -70,18 +89,13 @@ def test_storage_that_stands_still_holds_up_no_cancel(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate, came = threading.Event(), list[str]()
-    whole: Callable[..., Any] = getattr(kind, method)
+    came = list[str]()
     caller = Access.caller
     asked = {
         "source": (tmp_path / "in").as_uri(),
         "output": (tmp_path / "out").as_uri(),
         "model": "tiny",
     }
-
-    def stand_still(*args: Any) -> Any:
-        gate.wait(30)
-        return whole(*args)
 
     def noted(self: Access, request: Request) -> Caller:
         if "endpoint" in request.scope:  # not yet where only its right to send a body is asked
@@ -92,15 +106,12 @@ def test_storage_that_stands_still_holds_up_no_cancel(
         sent: dict[str, Any] = {SENT_AS[path]: asked} if path in SENT_AS else {}
         return client.request(verb, path, headers={"accept": "*/*"}, **sent).status_code
 
-    monkeypatch.setattr(kind, method, stand_still)
     monkeypatch.setattr(Access, "caller", noted)
     with ThreadPoolExecutor(MANY) as pool:
-        try:
+        with standing_still(monkeypatch, kind, method):
             asking = [pool.submit(ask) for _ in range(MANY)]
             wait_until(lambda: len(came) >= MANY, what="all of them wait")
             cancelled = client.post("/v1/jobs/j/cancel", timeout=10)
-        finally:
-            gate.set()
         assert cancelled.status_code == 200
         told = {one.result() for one in asking}
         assert told <= {200, 202, 503}
@@ -111,54 +122,33 @@ def test_storage_that_stands_still_holds_up_no_list(
     client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams of as many jobs as lists have threads wait for it, and what counts classes."""
-    gate, came = threading.Event(), list[int]()
-    read_chunk = JobDirectory.read_chunk
     jobs = [f"job-{number}" for number in range(LIST_THREADS)]
     for job in jobs:
         spec = listed_job(services, tmp_path / "out", job_id=job)
         work(services, spec, 0, failing={1: "decode/corrupt"})
 
-    def stand_still(self: JobDirectory, plan: Any, chunk: int, *most: int) -> bytes | None:
-        came.append(chunk)
-        gate.wait(30)
-        return read_chunk(self, plan, chunk, *most)
-
-    monkeypatch.setattr(JobDirectory, "read_chunk", stand_still)
-    with ExitStack() as streams:
-        try:
-            for job in jobs:
-                streams.enter_context(client.stream("GET", f"/jobs/{job}/live"))
-            wait_until(lambda: len(came) > LIST_THREADS, what="all of them wait")
-            lists = streams.enter_context(client.stream("GET", "/live", timeout=10))
-            assert next(lists.iter_lines()) == "event: jobs"
-        finally:
-            gate.set()
+    with ExitStack() as streams, standing_still(monkeypatch, JobDirectory, "read_chunk") as came:
+        for job in jobs:
+            streams.enter_context(client.stream("GET", f"/jobs/{job}/live"))
+        wait_until(lambda: len(came) > LIST_THREADS, what="all of them wait")
+        lists = streams.enter_context(client.stream("GET", "/live", timeout=10))
+        assert next(lists.iter_lines()) == "event: jobs"
 
 
 def test_manifests_that_do_not_come_hold_up_no_thumbnail_that_is_there_and_no_gallery(
     client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, came = threading.Event(), list[str]()
-    part_lines = JobDirectory.part_lines
     photo(tmp_path / "in" / "a.jpg")
     for job in ("slow", "well"):
         job_over(services, tmp_path, listed(tmp_path, "a.jpg"), job_id=job)
     first = client.get("/jobs/well/thumbnails/0")
 
-    def stand_still(self: JobDirectory, part: int) -> list[bytes]:
-        came.append(self.location.uri)
-        gate.wait(30)
-        return part_lines(self, part)
-
-    monkeypatch.setattr(JobDirectory, "part_lines", stand_still)
     with ThreadPoolExecutor(READERS) as pool:
-        try:
+        with standing_still(monkeypatch, JobDirectory, "part_lines") as came:
             asked = [pool.submit(client.get, "/jobs/slow/thumbnails/0") for _ in range(READERS)]
             wait_until(lambda: came, what="the first waits, and the others for it")
             assert client.get("/jobs/well/thumbnails/0", timeout=10).content == first.content
             assert client.get("/jobs/well/gallery", timeout=10).status_code == 200
-        finally:
-            gate.set()
         assert {one.result().status_code for one in asked} == {200}
 
 
@@ -176,8 +166,6 @@ def forgetful() -> Callable[[JobFiles, JobSpec, int], ManifestRow | None]:
 def test_thumbnails_that_are_there_wait_for_none_that_are_not(
     client: httpx.Client, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, came = threading.Event(), list[str]()
-    source = JobFiles.source
     keys = [f"{number}.jpg" for number in range(MAKERS + 1)]
     for key in keys:
         photo(tmp_path / "in" / key)
@@ -185,14 +173,8 @@ def test_thumbnails_that_are_there_wait_for_none_that_are_not(
     first = client.get("/jobs/j/thumbnails/0")
     assert first.headers["content-type"] == "image/webp"
 
-    def stand_still(self: JobFiles, spec: JobSpec, row: ManifestRow) -> Store:
-        came.append(row.key)
-        gate.wait(30)
-        return source(self, spec, row)
-
-    monkeypatch.setattr(JobFiles, "source", stand_still)
     with ThreadPoolExecutor(MAKERS) as pool:
-        try:
+        with standing_still(monkeypatch, JobFiles, "source") as came:
             asked = [
                 pool.submit(client.get, f"/jobs/j/thumbnails/{row}") for row in range(1, len(keys))
             ]
@@ -200,6 +182,4 @@ def test_thumbnails_that_are_there_wait_for_none_that_are_not(
             # Its part of the manifest need not be at hand, as after a start.
             monkeypatch.setattr(JobFiles, "row_at_hand", forgetful())
             assert client.get("/jobs/j/thumbnails/0", timeout=10).content == first.content
-        finally:
-            gate.set()
         assert {one.result().status_code for one in asked} == {200}
