@@ -17,6 +17,9 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from tests.support import REAL, export_tiny
 
+PATIENCE_S = 120.0
+"""Of a whole session's tests with a server that starts beside others at work."""
+
 
 @pytest.fixture
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +31,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
+    EmbeddedRedis.starts_within_s = PATIENCE_S
     with EmbeddedRedis() as server:
         yield server
 
@@ -55,6 +59,7 @@ def services(settings: Settings) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[EmbeddedS3]:
+    EmbeddedS3.starts_within_s = PATIENCE_S
     with EmbeddedS3() as server:
         yield server
 

@@ -51,7 +51,7 @@ def test_a_classifier_answers_as_tf_lite(
         pixels, told = reference["uint8_rgb_224"], reference["tflite_probabilities"]
     session = Session(bundle)
     scores = session.predict(pixels)
-    np.testing.assert_allclose(scores, told, atol=1e-5)
+    np.testing.assert_allclose(scores, told, atol=1e-4)
     best = make_head(bundle, session.output_shape)(scores[0], 1)[0]
     assert best["label"] == bundle.labels[int(told[0].argmax())]
 
@@ -76,7 +76,7 @@ def test_landmarks_of_one_image_at_a_time(engine: EngineName, real: Path, tmp_pa
     pixels: Any = np.rint(given * divisor + np.array(mean)).astype(np.uint8)
     predictor = load_predictor(bundle, Tuning(engine=engine))
     scores = predictor.predict(np.concatenate([pixels, pixels[:, ::-1], pixels]))
-    np.testing.assert_allclose(scores[[0, 2]], np.concatenate([told, told]), atol=1e-6)
+    np.testing.assert_allclose(scores[[0, 2]], np.concatenate([told, told]), atol=1e-4)
     assert predictor.batch_limit == 1
 
 

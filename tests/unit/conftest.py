@@ -1,7 +1,12 @@
-"""Unit tests are quick: few examples of each property, and no deadline on a busy machine."""
+"""Unit tests are quick: few examples of each property, and no deadline on a busy machine.
+
+The examples are the same in every run: one that fails stops the change that broke it, and not
+another, later. `HYPOTHESIS_PROFILE=search` looks for new ones.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +19,9 @@ import pytest
 
 from millrace.cli.embedded_s3 import EmbeddedS3
 
-hypothesis.settings.register_profile("unit", deadline=None, max_examples=40)
-hypothesis.settings.load_profile("unit")
+hypothesis.settings.register_profile("unit", deadline=None, max_examples=40, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @pytest.fixture(scope="session", autouse=True)

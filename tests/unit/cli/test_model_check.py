@@ -96,7 +96,7 @@ def test_freezing_changes_nothing(form: str, made: Workshop) -> None:
 def test_the_graph_unfrozen_is_the_one_that_was_saved(made: Workshop) -> None:
     model = made("scaled_by_torch")
     pixels = pictures(3, SIDE, SIDE, 3)
-    assert np.allclose(unfrozen_predict(model.bundle())(pixels), model.direct(pixels), atol=1e-6)
+    assert np.allclose(unfrozen_predict(model.bundle())(pixels), model.direct(pixels), atol=1e-4)
 
 
 def test_a_graph_that_does_not_load_is_one_line(made: Workshop, tmp_path: Path) -> None:

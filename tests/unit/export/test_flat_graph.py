@@ -102,11 +102,11 @@ def test_all_is_constant(bundle: Bundle) -> None:
 def test_it_answers_as_the_model_in_every_engine(bundle: Bundle, model: Any) -> None:
     pixels = random_pixels(4, (5, SIDE, SIDE, 3))
     told = keras_predict(model, bundle.card)(pixels)
-    np.testing.assert_allclose(Session(bundle).predict(pixels), told, atol=1e-5)
-    np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(bundle).predict(pixels), told, atol=1e-4)
+    np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-4)
     facts = {"signature": None, "input_op": "input_1", "output_op": "inferenceLayer/Softmax"}
     by_names = Bundle(bundle.path, bundle.card.model_copy(update=facts), ())
-    np.testing.assert_allclose(Session(by_names).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(by_names).predict(pixels), told, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_ends_may_be_called_anything(
     assert (found[source].op, found[target].op) == ("Placeholder", "Softmax")
     pixels = random_pixels(4, (2, SIDE, SIDE, 3))
     told = keras_predict(model, made.card)(pixels)
-    np.testing.assert_allclose(Session(made).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(made).predict(pixels), told, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "input_1:0", "/a", "a/", "größe"])
@@ -153,7 +153,7 @@ def test_bytes_may_go_in(keras: Any, tmp_path: Path) -> None:
     made = exported(model, tmp_path, channels="L")
     pixels = random_pixels(1, (3, SIDE, SIDE, 1))
     told = np.asarray(model(pixels))
-    np.testing.assert_allclose(Session(made).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(Session(made).predict(pixels), told, atol=1e-4)
 
 
 def test_a_model_of_any_size_is_exported_for_one(keras: Any, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_model_of_any_size_is_exported_for_one(keras: Any, tmp_path: Path) -> 
     assert (made.card.height, made.card.width) == (6, 9)
     pixels = random_pixels(1, (2, 6, 9, 3))
     np.testing.assert_allclose(
-        Session(made).predict(pixels), np.asarray(model(pixels.astype(np.float32))), atol=1e-5
+        Session(made).predict(pixels), np.asarray(model(pixels.astype(np.float32))), atol=1e-4
     )
 
 
@@ -289,6 +289,6 @@ def test_logits_get_their_softmax_once(keras: Any, model: Any, tmp_path: Path) -
     pixels = random_pixels(1, (4, SIDE, SIDE, 3))
     scores = Session(made).predict(pixels)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(scores, keras_predict(plain, made.card)(pixels), atol=1e-5)
+    np.testing.assert_allclose(scores, keras_predict(plain, made.card)(pixels), atol=1e-4)
     with pytest.raises(UsageError, match="softmax already"):
         exported(model, tmp_path, logits=True)

@@ -95,7 +95,7 @@ def exported(path: Path, into: Path, checkpoint: Path | None = None, **facts: An
 
     def look(bundle: Bundle, predict: Predict) -> None:
         pixels = random_pixels(8, (3, SIDE, SIDE, 3))
-        np.testing.assert_allclose(Session(bundle).predict(pixels), predict(pixels), atol=1e-5)
+        np.testing.assert_allclose(Session(bundle).predict(pixels), predict(pixels), atol=1e-4)
         seen.append(bundle)
 
     said = Facts(**({"name": "m"} | ENDS | facts))
@@ -113,14 +113,14 @@ def check_everywhere(bundle: Bundle, trained: Trained, tag: str) -> None:
     other = Bundle(bundle.path, bundle.card.model_copy(update=by_names), ())
     session = Session(bundle)
     assert session.unfrozen is None
-    np.testing.assert_allclose(session.predict(pixels), told, atol=1e-5)
-    np.testing.assert_allclose(Session(other).predict(pixels), told, atol=1e-5)
-    np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-5)
+    np.testing.assert_allclose(session.predict(pixels), told, atol=1e-4)
+    np.testing.assert_allclose(Session(other).predict(pixels), told, atol=1e-4)
+    np.testing.assert_allclose(OpenVINOModel(bundle).predict(pixels), told, atol=1e-4)
     loaded = tf.saved_model.load(str(bundle.path), tags=[tag])
     (scores,) = loaded.signatures["serving_default"](
         images=tf.constant(pixels, tf.float32)
     ).values()
-    np.testing.assert_allclose(np.asarray(scores), told, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(scores), told, atol=1e-4)
 
 
 def test_a_frozen_graph_becomes_a_bundle(trained: Trained, tmp_path: Path) -> None:
