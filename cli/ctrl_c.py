@@ -16,6 +16,7 @@ class CtrlC:
     Python raises KeyboardInterrupt wherever the main thread happens to be, and if that is a
     destructor or a weak reference's callback (TensorFlow has many) it drops it, with a
     traceback on stderr. What runs long calls `check` now and then; the traceback is not shown.
+    If it is the making of a class, amid an import, Python 3.11 makes a RuntimeError of it.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,8 @@ class CtrlC:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         sys.unraisablehook = self._unraisable
+        if self._pressed and error and isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was pressed and went unheard."""

@@ -12,6 +12,9 @@ from millrace.cli.child import Child
 from millrace.cli.embedded_server import EmbeddedServer
 from millrace.core.errors import MissingExtra, StorageUnavailable
 
+SERVER = "import sys; sys.setswitchinterval(60); from moto.server import main; main()"
+"""moto looks whether there is an object yet, and then creates it: no other thread comes between."""
+
 
 class EmbeddedS3(EmbeddedServer):
     """moto's server in a process of its own; what it holds is gone when it stops.
@@ -39,7 +42,7 @@ class EmbeddedS3(EmbeddedServer):
     def _start(self, directory: Path) -> Child:
         if find_spec("moto") is None:
             raise MissingExtra("moto", "demo")
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = [sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(self.port)]
         return Child(command, log=directory / "log")
 
     def _answers(self) -> bool:

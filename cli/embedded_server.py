@@ -6,7 +6,9 @@ import shutil
 import socket
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
@@ -65,8 +67,13 @@ class EmbeddedServer(ABC):
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A loopback port nobody listens on at this moment.
+
+    It lies below those that the system gives to outgoing connections (from 32768 on Linux, from
+    49152 elsewhere), one of which could take it before a server does.
+    """
+    for port in SystemRandom().sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")

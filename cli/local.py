@@ -119,6 +119,8 @@ class Crew:
     def stop(self) -> None:
         """Let them finish what is in hand, and wait; a second Ctrl-C stops them at once."""
         self._supervisor.stop()
+        if self._thread.ident is None:  # a Ctrl-C came amid the start
+            self._thread.start()
         try:
             self._thread.join()
         except KeyboardInterrupt:
@@ -155,8 +157,8 @@ def _told(services: Services, job: Job, ctrl_c: CtrlC, within_s: float) -> JobSt
 def crew_of(processes: int, environment: Mapping[str, str]) -> Iterator[Crew]:
     """Worker processes for as long as the context lasts."""
     crew = Crew(processes, environment)
-    crew.start()
     try:
+        crew.start()
         yield crew
     finally:
         crew.stop()

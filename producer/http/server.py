@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -40,13 +41,19 @@ def serve_app(
     except OSError as error:
         where = f"{settings.http_host} port {settings.http_port}"
         raise ServerUnavailable(f"cannot listen on {where}: {error.strerror}") from error
-    # uvicorn raises the signal again that it ended by, for whoever was there before it.
+    server = _Server(config_of(app), app.state.backend)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # For a signal that comes before uvicorn's own handlers stand, and for the one it ended by,
+    # which it raises again for whoever was there before it.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     with listening:
         # Before the loop runs, but the socket listens: whoever connects now is served in a moment.
         ready(url_of(listening))
-        _Server(config_of(app), app.state.backend).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:

@@ -59,6 +59,17 @@ def test_a_handler_that_ignores_is_put_back_too() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_one_that_comes_amid_the_making_of_a_class_is_one() -> None:
+    class Pressing:
+        def __set_name__(self, owner: type, name: str) -> None:
+            press()
+
+    with pytest.raises(KeyboardInterrupt), CtrlC():
+        type("Made", (), {"field": Pressing()})
+    with pytest.raises(RuntimeError), CtrlC():
+        raise RuntimeError("of its own")
+
+
 class Interrupted:
     def __del__(self) -> None:
         press()

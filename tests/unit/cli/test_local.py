@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,23 @@ def test_processes_that_end_for_good_do_not_keep_failing(
         assert crew.code == ExitCode.NOT_FOUND
         assert not crew.keeps_failing
     assert "holds no SavedModel" in capfd.readouterr().err
+
+
+def test_a_ctrl_c_amid_the_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    spawn = supervisor.Supervisor._spawn
+
+    def interrupted(self: supervisor.Supervisor, slot: supervisor._Slot) -> None:
+        if started:
+            raise KeyboardInterrupt
+        spawn(self, slot)
+        assert slot.process is not None
+        started.append(slot.process)
+
+    monkeypatch.setattr(supervisor.Supervisor, "_spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt), crew_of(2, {}):
+        pass
+    assert started[0].returncode is not None
 
 
 def test_processes_that_start_again_serve_the_version_the_job_is_for() -> None:
