@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from millrace.core.chunk_queue import ChunkQueue
@@ -23,7 +24,8 @@ class Reconciler:
     One worker at a time does it per queue, under a lock that expires with its holder.
 
     While Redis is away nobody can renew a lease. So after an outage it frees none for the length
-    of a lease: whoever is alive renews until then, and keeps the chunks it is running.
+    of a lease: whoever is alive renews until then, and keeps the chunks it is running. Nor after
+    it stood still itself: so may have everybody else.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Reconciler:
         self._worker = worker
         self._lock_ms = max(1, int(every_s * 1000) - 500)
         self._lease_s = lease_s
+        self._late_s = every_s + lease_s / 3
+        self._last_tick = math.inf
         self._outage = False
         self._leases_count_from = 0.0
 
@@ -58,15 +62,19 @@ class Reconciler:
         except RedisUnavailable:
             self._outage = True
             raise
+        finally:
+            self._last_tick = time.monotonic()
 
     def _tick(self, queue: str) -> bool:
         redis = self._store.redis
         with redis.errors():
             # The lock is left to expire: it also spaces the ticks of all workers.
             key = QueueKeys(queue).reconciler
-            if not redis.raw.set(key, self._worker, nx=True, px=self._lock_ms):
-                return False
-        if self._leases_count():
+            ours = redis.raw.set(key, self._worker, nx=True, px=self._lock_ms)
+        leases_count = self._leases_count()
+        if not ours:
+            return False
+        if leases_count:
             free_expired(redis, queue)
         waiting = self._queue.waiting(queue)
         for job in self._store.active_jobs(queue):
@@ -80,10 +88,11 @@ class Reconciler:
 
     def _leases_count(self) -> bool:
         """Whether a lease that ran out says that its worker is gone."""
-        if self._outage:
+        now = time.monotonic()
+        if self._outage or now - self._last_tick > self._late_s:
             self._outage = False
-            self._leases_count_from = time.monotonic() + self._lease_s
-        return time.monotonic() >= self._leases_count_from
+            self._leases_count_from = now + self._lease_s
+        return now >= self._leases_count_from
 
     def _look_after(self, queue: str, job: str, waiting: set[tuple[str, int]]) -> None:
         try:

@@ -275,6 +275,35 @@ def test_after_an_outage_leases_get_the_time_to_be_renewed(
     assert time.monotonic() - back >= 0.5
 
 
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_after_it_stood_still_leases_get_the_time_to_be_renewed(
+    services: Services, job: JobSpec, overtaken: bool
+) -> None:
+    reconciler = a_reconciler(services, every_s=0.001, lease_s=1)
+    reconciler.tick(QUEUE)
+    a_worker(services, lease_s=1).claim(QUEUE, job.job_id, 0, MODEL)
+    expiry = services.redis.raw.zscore(QueueKeys(QUEUE).leases, f"{job.job_id}:0")
+    wait_until(lambda: redis_ms(services) > expiry, 5, "it ran out")
+    again = time.monotonic()
+    if overtaken:
+        services.redis.raw.set(QueueKeys(QUEUE).reconciler, "another")
+        assert not reconciler.tick(QUEUE)
+        services.redis.raw.delete(QueueKeys(QUEUE).reconciler)
+
+    def running() -> set[int]:
+        reconciler.tick(QUEUE)
+        return services.jobs.running_chunks(job.job_id)
+
+    assert running() == {0}
+    wait_until(lambda: not running(), 30, "the chunk is free")
+    assert time.monotonic() - again >= 1
+
+
+def redis_ms(services: Services) -> float:
+    seconds, micros = services.redis.raw.time()
+    return float(seconds * 1000 + micros / 1000)
+
+
 def test_the_lock_names_its_holder(services: Services) -> None:
     a_reconciler(services).tick(QUEUE)
     assert services.redis.raw.get(QueueKeys(QUEUE).reconciler) == b"somebody"
