@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from millrace.cli.embedded_s3 import EmbeddedS3
-from tests.faults.s3_proxy import Asked, Cut, Fault, Slow, Stall, s3_proxy
+from tests.faults.s3_proxy import Asked, Cut, Fault, Slow, Stall, Withheld, s3_proxy
 from tests.job_checks import check_job, check_predictions
 from tests.support import (
     millrace,
@@ -145,16 +145,18 @@ def test_a_store_in_trouble_loses_nothing(
 def test_a_slow_object_holds_up_its_own_chunk_alone(
     s3: EmbeddedS3, bucket: str, repository: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
-    keys = [upload(bucket, n, padding=5_000 if n == 1 else 0) for n in range(40)]
-    trickle = Script({("GET", keys[1]): [Slow(1000)] * FOR_EVER})
-    with s3_proxy(s3.endpoint, afterwards=trickle) as endpoint:
+    keys = [upload(bucket, n) for n in range(40)]
+    waited_for = threading.Event()
+    late = Script({("GET", keys[1]): [Withheld(waited_for)] * FOR_EVER})
+    with s3_proxy(s3.endpoint, afterwards=late) as endpoint:
         env |= s3.environment | {"AWS_ENDPOINT_URL": endpoint}
         job = millrace_json(*request(bucket), env=env)["job_id"]
         results = f"out/{job}/results/"
         with running_worker("--model", "tiny", env=env, log=tmp_path / "log"):
-            done = wait_until(lambda: (o := objects(bucket, results))[8:] and o, 20)
+            done = wait_until(lambda: (o := objects(bucket, results))[8:] and o, 90)
             assert len(done) == 9
             assert not any("chunk-0000000" in name for name in done)
+            waited_for.set()
             assert millrace("status", job, "--watch", env=env).returncode == 0
     outcomes = check_job(f"s3://{bucket}/out/{job}", millrace_json("status", job, env=env))
     check_predictions(

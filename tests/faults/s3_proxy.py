@@ -39,11 +39,18 @@ class Slow:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """The body comes once this is set."""
+
+    until: threading.Event
+
+
+@dataclass(frozen=True)
 class Stall:
     """No answer, ever."""
 
 
-Fault = int | Cut | Slow | Stall
+Fault = int | Cut | Slow | Withheld | Stall
 """An int is an HTTP status, answered with no body."""
 
 Rule = Callable[[Asked], Fault | None]
@@ -68,6 +75,9 @@ def s3_proxy(
 
     class Handler(BaseHTTPRequestHandler):
         def forward(self) -> None:
+            if "Expect" in self.headers:  # boto3 would wait a second for it
+                self.send_response_only(100)
+                self.end_headers()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             asked = Asked(self.command, self.path, self.headers)
             fault = instead(asked)
@@ -91,7 +101,7 @@ def s3_proxy(
             with suppress(OSError):  # the client has given up
                 self.send_body(data, fault)
 
-        def send_body(self, data: bytes, fault: Cut | Slow | None) -> None:
+        def send_body(self, data: bytes, fault: Cut | Slow | Withheld | None) -> None:
             if isinstance(fault, Cut):
                 self.wfile.write(data[: fault.after_bytes])
                 self.reset()
@@ -102,6 +112,9 @@ def s3_proxy(
                     if closing.wait(step / fault.bytes_per_s):
                         return
             else:
+                if isinstance(fault, Withheld):
+                    while not fault.until.wait(0.02) and not closing.is_set():
+                        pass
                 self.wfile.write(data)
 
         def fail(self, fault: Fault) -> None:
