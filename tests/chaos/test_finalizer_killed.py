@@ -11,6 +11,7 @@ from millrace.cli.embedded_s3 import EmbeddedS3
 from millrace.core.redis_client import RedisClient
 from millrace.core.settings import Settings
 from millrace.core.topology import JobKeys
+from tests.chaos.crew import ready_pids
 from tests.faults.s3_proxy import Asked, Fault, Stall, s3_proxy
 from tests.job_checks import check_job
 from tests.support import MILLRACE, millrace, millrace_json, running_worker, wait_until, write_pngs
@@ -35,7 +36,7 @@ class Holding:
         self.name, self.asked = name, False
 
     def wait(self) -> None:
-        wait_until(lambda: self.asked, 30, f"{self.name} is written")
+        wait_until(lambda: self.asked, 90, f"{self.name} is written")
 
 
 def test_a_finalizer_killed_at_any_point_is_replaced(
@@ -48,12 +49,13 @@ def test_a_finalizer_killed_at_any_point_is_replaced(
     before, after = Holding(), Holding()
     with s3_proxy(s3.endpoint, instead=before, afterwards=after) as endpoint:
         held = env | {"AWS_ENDPOINT_URL": endpoint}
+        enqueue = ("enqueue", str(tmp_path / "in"), "--model", "tiny")
+        job = millrace_json(*enqueue, "--out", f"s3://{bucket}/out", env=env)["job_id"]
         before.hold(WRITES[0])
         with running_worker("--model", "tiny", env=held, log=tmp_path / "log") as worker:
-            enqueue = ("enqueue", str(tmp_path / "in"), "--model", "tiny")
-            job = millrace_json(*enqueue, "--out", f"s3://{bucket}/out", env=env)["job_id"]
             before.wait()
-            os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.kill()  # first, or it would start another
+            os.kill(ready_pids(worker.log)[-1], signal.SIGKILL)
 
         def let_the_lock_expire() -> None:
             assert redis.raw.delete(JobKeys(job).finalizer)
