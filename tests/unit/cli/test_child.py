@@ -76,12 +76,21 @@ def test_a_child_that_does_not_listen_is_ended_by_force(
     assert not alive(child.pid)
 
 
-def test_a_second_ctrl_c_cuts_the_wait_short_and_leaves_nothing(log: Path) -> None:
+def test_a_second_ctrl_c_cuts_the_wait_short_and_leaves_nothing(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True)"
     child = Child([sys.executable, "-c", f"{code}; time.sleep(600)"], log=log)
     wait_until(lambda: log.read_text() == "deaf\n", 10)
     interrupt = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    interrupt.start()
+    patient = child._process.wait
+
+    def wait(timeout: float | None = None) -> int:
+        if timeout is not None:
+            interrupt.start()
+        return patient(timeout and 60)
+
+    monkeypatch.setattr(child._process, "wait", wait)
     with CtrlC(), pytest.raises(KeyboardInterrupt):
         child.stop()
     assert not alive(child.pid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from millrace.core.errors import JobConflict, JobNotFound
 from millrace.core.job import JobState, Reason
 from millrace.core.locks import producing
 from millrace.core.manifest import ManifestRow
+from millrace.core.periodic import Periodic
 from millrace.core.services import Services
 from millrace.core.storage import Location
 from millrace.core.topology import JobKeys, QueueKeys
@@ -38,29 +39,32 @@ def test_while_its_producer_lives_a_job_is_not_listed(services: Services, half: 
 def test_the_lock_is_kept_as_long_as_its_producer_lives(
     services: Services, half: HalfListed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "PRODUCER_LOCK_S", 1.6)
-    key, renewed, last = JobKeys("j").producer, 0, 1600
+    key, raw = JobKeys("j").producer, services.redis.raw
 
-    def again() -> bool:
-        nonlocal renewed, last
-        left: int = services.redis.raw.pttl(key)
-        assert left > 0, "the lock expired"
-        renewed, last = renewed + (left > last), left
-        return renewed >= 5  # which is longer than it lasts by itself
+    def hurried(name: str, every_s: float, keep: Callable[[], object]) -> Periodic:
+        assert every_s <= locks.PRODUCER_LOCK_S / 4
+        return Periodic(name, 0.05, keep)
 
+    monkeypatch.setattr(locks, "Periodic", hurried)
     with producing(services.redis, "j"):
-        wait_until(again, 30, "the lock is renewed again and again")
+        for _ in range(5):
+            raw.pexpire(key, 30_000)
+            wait_until(lambda: raw.pttl(key) > 50_000, 10, "the lock is renewed again and again")
         with pytest.raises(JobConflict):
             go_on(services, "j")
     assert not services.redis.raw.exists(key)
 
 
-def test_a_dead_producer_s_lock_expires(services: Services, half: HalfListed) -> None:
-    services.redis.raw.set(JobKeys("j").producer, "dead", px=400)
+def test_a_dead_producer_s_lock_expires(
+    services: Services, half: HalfListed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "UNLISTED_AFTER_S", -1)
+    services.redis.raw.set(JobKeys("j").producer, "dead", px=60_000)
     with pytest.raises(JobConflict) as refused:
         go_on(services, "j")
     assert locks.PRODUCER_LOCK_S <= 60
     assert "runs out within a minute" in (refused.value.hint or "")
+    services.redis.raw.pexpire(JobKeys("j").producer, 1)
     wait_until(lambda: Job(services, "j").status().health == "no_producer", 10)
     go_on(services, "j")
     half.finish()

@@ -521,7 +521,8 @@ def timed(
     decoding and predicting take them of the CPU, which Python gives to one thread at a time."""
 
     def slow_fetch(row: ManifestRow) -> bytes:
-        time.sleep(fetching)
+        if fetching:  # a sleep of no time would give the core up, and wait for its turn
+            time.sleep(fetching)
         return fetch(row)
 
     def slow_decode(data: bytes) -> Batch:
@@ -573,10 +574,11 @@ def test_closing_ends_the_threads() -> None:
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize(("size", "chunk"), [(16, 93), (LARGEST, DEFAULT_CHUNK_SIZE)])
+@pytest.mark.parametrize(("size", "chunk"), [(16, 75), (LARGEST, DEFAULT_CHUNK_SIZE)])
 def test_under_load_batches_are_full(size: int, chunk: int) -> None:
-    """Chunks of no multiple of the batch, some images missing: their ends are merged. With the
-    chunks that are in hand by default there are images enough for the largest batches."""
+    """Chunks of no multiple of the batch, some images missing: their ends are merged. By themselves
+    they would fill 0.78 and 0.66 of their batches. With the chunks that are in hand by default
+    there are images enough for the largest batches."""
     sizes: list[int] = []
 
     def predict(batch: Batch) -> npt.NDArray[np.float32]:
@@ -585,7 +587,7 @@ def test_under_load_batches_are_full(size: int, chunk: int) -> None:
         return echo(batch)
 
     def some(row: ManifestRow) -> bytes:
-        if int(row.key) % 11 == 0:
+        if int(row.key) % 3 == 0:
             raise ObjectNotFound("gone")
         return fetch(row)
 
@@ -598,8 +600,8 @@ def test_under_load_batches_are_full(size: int, chunk: int) -> None:
         predicted = sum(image.error is None for images in chunks for image in images)
     pipeline.close()
     batcher.stop()
-    assert sum(sizes) == predicted == 24 * (chunk - len(range(0, chunk, 11)))
-    assert predicted / (len(sizes) * limits.size) >= 0.95
+    assert sum(sizes) == predicted == 24 * (chunk - len(range(0, chunk, 3)))
+    assert predicted / (len(sizes) * limits.size) >= 0.9
 
 
 def test_an_image_that_finds_no_room_is_an_error_of_its_own() -> None:

@@ -15,7 +15,7 @@ from millrace.core.notify.delivery import DeliveryState
 from millrace.core.notify.ends import End
 from millrace.core.notify.notifying import Notifying
 from millrace.core.services import Services
-from tests.faults.receiver import Hangs, receiver
+from tests.faults.receiver import Answer, Hangs, Received, receiver
 from tests.support import wait_until
 from tests.unit.core.notify.test_notifier import ended, serviced, told, verified
 
@@ -111,9 +111,16 @@ def test_those_that_take_slowly_take_turns_with_the_others(
         for number in range(20):
             ended(services, tmp_path, busy.url, f"busy{number}")
         ended(services, tmp_path, there.url, "other")
+        take, by_then = there.take, list[int]()
+
+        def noted(came: Received) -> Answer:
+            by_then.append(len(busy.received))
+            return take(came)
+
+        monkeypatch.setattr(there, "take", noted)
         with started(services):
             wait_until(lambda: there.received, 20, "the other one is told")
-            assert len(busy.received) < 20
+            assert by_then[0] < 20
             wait_until(lambda: len(busy.received) == 20, 20)
     assert len(looks) <= 2
 
