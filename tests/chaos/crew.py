@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from millrace.core.fleet import Fleet
 from millrace.core.redis_client import RedisClient
+from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.status import JobStatus
 from millrace.core.topology import JobKeys, QueueKeys
@@ -89,7 +91,7 @@ class Crew:
         fleet = Fleet(RedisClient(self.settings))
         wait_until(
             lambda: [seen.info.state for seen in fleet.workers()] == ["idle"] * 2,
-            20,
+            90,
             "both workers are idle",
         )
 
@@ -122,7 +124,14 @@ class Crew:
         return ("enqueue", str(folder), *options)
 
     def all_slots_taken(self) -> None:
-        wait_until(lambda: self.leases() == 2 * SLOTS, 20, "every slot holds a chunk")
+        wait_until(lambda: self.leases() == 2 * SLOTS, 90, "every slot holds a chunk")
+
+    def waiting(self, job: str) -> set[int]:
+        """Chunks that stand in the queue and that nobody holds. A message may come twice."""
+        queued = self._services.queue.waiting(self.queue)
+        return {chunk for owner, chunk in queued if owner == job} - (
+            self._services.jobs.running_chunks(job)
+        )
 
     def leases(self) -> int:
         found: Any = self.redis.raw.zcard(QueueKeys(self.queue).leases)
@@ -148,6 +157,10 @@ class Crew:
         paths = (self.out / job / "results").rglob("*.jsonl")
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
+    @cached_property
+    def _services(self) -> Services:
+        return Services(self.settings)
+
     @property
     def settings(self) -> Settings:
         return Settings.load(redis_url=self.redis.url, models=self.env["MILLRACE_MODELS"])
@@ -157,7 +170,7 @@ class Crew:
 
     def wait(self, job: str) -> None:
         """Until it has succeeded."""
-        ended = open_job(job, self.settings).wait(60, poll_s=0.05)
+        ended = open_job(job, self.settings).wait(180, poll_s=0.05)
         assert ended.state == "succeeded", self.logs()
 
     def assert_exact(self, job: str) -> None:

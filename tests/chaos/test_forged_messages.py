@@ -24,7 +24,7 @@ def test_a_worker_with_a_key_takes_signed_messages_only(
     enqueue = ("enqueue", str(tmp_path / "in"), "--model", "tiny", "--out", str(tmp_path / "out"))
     with running_worker("--model", "tiny", env=env | KEY, log=tmp_path / "log") as worker:
         forged = millrace_json(*enqueue, env=env)["job_id"]
-        wait_until(lambda: "not signed with this worker's key" in worker.log, 20)
+        wait_until(lambda: "not signed with this worker's key" in worker.log, 90)
         signed = millrace_json(*enqueue, env=env | KEY)["job_id"]
         assert millrace("status", signed, "--watch", env=env).returncode == 0
         check_job(f"{tmp_path}/out/{signed}", millrace_json("status", signed, env=env))

@@ -14,5 +14,5 @@ def test_workers_that_are_told_to_stop_while_redis_is_away_do(crew: Crew) -> Non
     for member in crew.members:
         member.worker.signal()
     for member in crew.members:
-        assert member.worker.wait(30) == 0, member.worker.log
+        assert member.worker.wait(90) == 0, member.worker.log
     assert len(crew.committed(job)) == 2 * SLOTS

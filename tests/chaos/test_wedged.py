@@ -34,11 +34,11 @@ def test_a_consumer_that_stands_still_is_replaced(tmp_path: Path, env: dict[str,
     blocking = env | {
         "PYTHONPATH": str(tmp_path / "blocker"),
         "WEDGE": str(wedge),
-        "MILLRACE_WATCHDOG_S": "2",
+        "MILLRACE_WATCHDOG_S": "5",
     }
     with running_worker("--model", "tiny", env=blocking, log=tmp_path / "log") as worker:
         wedge.touch()
-        wait_until(lambda: not wedge.exists(), 20, "the loop is blocked")
+        wait_until(lambda: not wedge.exists(), 90, "the loop is blocked")
         status = millrace_json(
             *("enqueue", str(tmp_path / "in"), "--model", "tiny", "--out", str(tmp_path / "out")),
             env=env,
