@@ -47,9 +47,13 @@ CLEAR = 9 * SPREAD
 
 ENGINES = (EngineName.TENSORFLOW, EngineName.OPENVINO)
 LARGE = ("nasnet_large", "pnasnet5_large")
-"""A minute each, and but their small namesakes with other numbers: these are counted only."""
+"""A minute each, and but their small namesakes with other numbers: they are counted, and travel
+where it is asked for (`pytest -m large`)."""
 
-TRAVELLERS = [name for name in architectures() if name not in LARGE]
+TRAVELLERS = [
+    pytest.param(name, marks=[pytest.mark.large] if name in LARGE else [])
+    for name in architectures()
+]
 
 PARAMETERS = {
     "xception": 22_910_480,
