@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.acceptance.test_job import fill
+from tests.faults.gate import Gate
 from tests.job_checks import check_job
 from tests.support import MILLRACE, millrace, wait_until, write_pngs
 
@@ -121,7 +122,6 @@ def test_workers_that_die_at_every_start_end_the_run(
         *("run", str(images), "--model", "tiny", "--models", str(repository)),
         *("--out", str(tmp_path / "out"), "--job-id", "mine"),
         env={"PYTHONPATH": str(tmp_path / "path")},
-        within_s=60,
     )
     assert done.returncode == 8, done.stderr
     assert "the workers could not start" in done.stderr
@@ -149,26 +149,29 @@ def test_the_model_may_be_a_directory_named_by_the_environment(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_takes_everything_down(
-    number: signal.Signals, images: Path, tmp_path: Path, slow_repository: Path
+    number: signal.Signals, images: Path, tmp_path: Path, repository: Path
 ) -> None:
+    gate = Gate(tmp_path / "gate")
+    gate.hold(0.5)
     process = subprocess.Popen(
         [
-            *(*MILLRACE, "run", str(images), "--model", "slow", "--models", str(slow_repository)),
+            *(*MILLRACE, "run", str(images), "--model", "tiny", "--models", str(repository)),
             *("--out", str(tmp_path / "out"), "--job-id", "mine", "--chunk-size", "2"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ,
+        # One chunk in hand: the rest is there to be cancelled.
+        env={**os.environ, **gate.environment, "MILLRACE_SLOTS": "1"},
     )
     results = tmp_path / "out" / "mine" / "results"
-    wait_until(lambda: list(results.rglob("*.jsonl")), 60, "a chunk is done")
+    wait_until(lambda: list(results.rglob("*.jsonl")), 90, "a chunk is done")
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert b"Traceback" not in output
-    wait_until(lambda: not any(child.is_running() for child in children), 10, "all are gone")
+    wait_until(lambda: not any(child.is_running() for child in children), 60, "all are gone")
     summary = json.loads((tmp_path / "out" / "mine" / "summary.json").read_text())
     assert (summary["state"], summary["reason"]) == ("cancelled", "interrupted")
     written = sum(len(file.read_bytes().splitlines()) for file in results.rglob("*.jsonl"))

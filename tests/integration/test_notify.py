@@ -168,7 +168,7 @@ def test_run_tries_to_tell_of_ctrl_c_once(answer: int, env: dict[str, str], tmp_
     with receiver(answer) as there:
         process = subprocess.Popen(
             [*MILLRACE, "run", *where(tmp_path, there.url), "--chunk-size", "2", "--job-id", "j"],
-            env={**os.environ, **env, "PYTHONPATH": str(tmp_path / "site")},
+            env={**os.environ, **env, "PYTHONPATH": str(tmp_path / "site"), "MILLRACE_SLOTS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
