@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 
-from millrace.cli.embedded_server import free_port
 from millrace.core.errors import ExitCode
 from tests.support import millrace, millrace_json, write_pngs
 
@@ -18,11 +19,9 @@ def images(tmp_path: Path) -> Path:
     return write_pngs(tmp_path / "in", 5)
 
 
-def refused(
-    *arguments: str, env: dict[str, str], code: ExitCode, says: str, within_s: float = 60
-) -> str:
+def refused(*arguments: str, env: dict[str, str], code: ExitCode, says: str) -> str:
     """Run a command that must fail with one line (and perhaps a hint)."""
-    done = millrace(*arguments, env=env, within_s=within_s)
+    done = millrace(*arguments, env=env)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert says in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
@@ -131,8 +130,16 @@ def test_worker_facts_that_make_no_sense(env: dict[str, str], repository: Path) 
     )
 
 
-def test_redis_that_is_not_there(images: Path, tmp_path: Path) -> None:
-    env = {"MILLRACE_REDIS_URL": f"redis://:secret@127.0.0.1:{free_port()}/0"}
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Taken, so that nobody else listens there, and nobody does."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_redis_that_is_not_there(images: Path, dead_port: int, tmp_path: Path) -> None:
+    env = {"MILLRACE_REDIS_URL": f"redis://:secret@127.0.0.1:{dead_port}/0"}
     for command in (
         ["enqueue", str(images), "--model", "tiny", "--out", str(tmp_path / "out")],
         ["status", "some-job"],

@@ -96,9 +96,11 @@ def test_a_worker_drops_what_is_no_chunk_and_goes_on(
         for entry in GARBAGE:
             redis.raw.lpush(QUEUE, entry)
         enqueue_and_wait(images, tmp_path / "out", env)
-        assert redis.raw.llen(QUEUE) == 0
+        wait_until(lambda: redis.raw.llen(QUEUE) == 0, 90)
         dropped = worker.log.count("dropped a message") + worker.log.count("dropped a queue entry")
-        assert dropped == len(GARBAGE), worker.log
+        # The reconciler may have sent a chunk again that had just been sent.
+        twice = worker.log.count("answer=BUSY") + worker.log.count("answer=DONE")
+        assert dropped - twice == len(GARBAGE), worker.log
         assert "Traceback" not in worker.log
         assert "restarting" not in worker.log
         worker.signal()
@@ -120,7 +122,7 @@ def test_messages_delivered_twice_or_of_unknown_chunks_count_nothing(
     for _ in range(3):
         queue.send(QUEUE, "mine", range(12))
     with running_worker("--model", "tiny", env=env, log=tmp_path / "worker.log") as worker:
-        wait_until(lambda: redis.raw.llen(QUEUE) == 0, 30)
+        wait_until(lambda: redis.raw.llen(QUEUE) == 0, 90)
         done = millrace("status", "mine", "--watch", "--json", env=env)
         assert done.returncode == 0
         wait_until(lambda: worker.log.count("answer=DONE") + worker.log.count("answer=BUSY") > 15)

@@ -47,7 +47,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def samples_at(url: str, **headers: str) -> Samples:
     """What Prometheus would read there."""
-    answer = httpx.get(f"{url}/metrics", timeout=20, headers=headers)
+    answer = httpx.get(f"{url}/metrics", timeout=60, headers=headers)
     answer.raise_for_status()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -129,7 +129,8 @@ def test_one_address_tells_of_all_processes(worker: RunningWorker) -> None:
         assert total(samples, "millrace_worker_resident_memory_bytes", process=number) > 50e6
         info = {"model": "tiny", "version": "1", "precision": "float32", "process": number}
         assert total(samples, "millrace_worker_info", **info) == 1
-    assert total(samples, "millrace_queue_chunks") == 0
+    # It is asked for every few seconds.
+    wait_until(lambda: total(samples_at(url_of(worker)), "millrace_queue_chunks") == 0, 60)
 
 
 def test_a_process_that_is_killed_is_down_then_back_and_counted(worker: RunningWorker) -> None:
@@ -162,7 +163,7 @@ def test_while_redis_hangs_who_is_well_is_told_to_be(env: dict[str, str], tmp_pa
                 began = time.monotonic()
                 assert total(samples_at(url), "millrace_worker_up") == 1
                 samples_at(server.url, **asked)
-                assert time.monotonic() - began < 8  # Prometheus waits for ten seconds for each
+                assert time.monotonic() - began < 10  # Prometheus waits for ten seconds for each
             wait_until(lambda: total(samples_at(server.url, **asked), "millrace_redis_up") == 0, 40)
         finally:
             redis.thaw()
@@ -173,14 +174,14 @@ def test_the_server_tells_of_jobs_and_of_itself(
     worker: RunningWorker, server: RunningServer, env: dict[str, str], tmp_path: Path
 ) -> None:
     asked = {"authorization": f"Bearer {VIEWER}"}
-    assert httpx.get(f"{server.url}/metrics").status_code == 401
+    assert httpx.get(f"{server.url}/metrics", timeout=60).status_code == 401
     millrace_json(
         *("enqueue", str(tmp_path / "in"), "--model", "nobodys", "--job-id", "waiting"),
         *("--out", str(tmp_path / "out")),
         env=env | {"MILLRACE_MODELS": ""},
     )
     for path in ("/v1/jobs/j", "/v1/jobs/waiting", "/v1/jobs/nobody", "/no/such/page"):
-        httpx.get(server.url + path, headers=asked)
+        httpx.get(server.url + path, headers=asked, timeout=60)
     samples = samples_at(server.url, **asked)
     assert total(samples, "millrace_jobs", state="completed_with_errors") == 1
     assert total(samples, "millrace_jobs") == 2

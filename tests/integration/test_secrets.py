@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,7 +16,6 @@ import redis
 
 from millrace.cli.embedded_redis import EmbeddedRedis
 from millrace.cli.embedded_s3 import EmbeddedS3
-from millrace.cli.embedded_server import free_port
 from millrace.core.errors import BadLocation, ExitCode
 from millrace.core.storage import Location
 from tests.faults.s3_proxy import s3_proxy
@@ -185,12 +185,25 @@ def test_a_url_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
     assert leaks(f"{caught.value!r} {caught.value.message} {caught.value.hint}") == []
 
 
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Taken, so that nobody else listens there, and nobody does."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
 def test_failures_tell_no_secret(
-    redis_url: str, s3: EmbeddedS3, bucket: str, env: dict[str, str], tmp_path: Path
+    redis_url: str,
+    s3: EmbeddedS3,
+    bucket: str,
+    env: dict[str, str],
+    dead_port: int,
+    tmp_path: Path,
 ) -> None:
     env = env | {"MILLRACE_REDIS_URL": redis_url}
     port = redis_url.rpartition(":")[2].partition("/")[0]
-    url, gone = BAD_URLS[0], f"127.0.0.1:{free_port()}"
+    url, gone = BAD_URLS[0], f"127.0.0.1:{dead_port}"
     (tmp_path / "in").mkdir()
     (tmp_path / "manifest").write_text(f"s3://AKIAX:{URL}@bucket/in/a.png\n")
     (tmp_path / "presigned").write_text(f"s3://{bucket}/in/a.png?X-Amz-Signature={URL}\n")
