@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from millrace.core import locks
 from millrace.core.errors import JobConflict
 from millrace.core.locks import finalizing, producing, rebuilding
 from millrace.core.services import Services
@@ -38,7 +39,10 @@ def test_one_process_finalizes_at_a_time(services: Services) -> None:
         assert again is not None
 
 
-def test_nobody_finalizes_while_the_record_is_made_anew(services: Services) -> None:
+def test_nobody_finalizes_while_the_record_is_made_anew(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_LETTING_GO_S", 0.05)
     with rebuilding(services.redis, "job") as still_ours:
         assert still_ours()
         with finalizing(services.redis, "job") as keep:

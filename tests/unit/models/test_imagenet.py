@@ -76,7 +76,7 @@ def test_without_internet_it_says_what_to_give_instead(tmp_path: Path) -> None:
         env={**os.environ, **nowhere, "KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     weights, names = done.stdout.splitlines()  # and Keras's own remarks are not among them

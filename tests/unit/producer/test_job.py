@@ -157,8 +157,8 @@ def test_waiting_gives_up_and_the_job_goes_on(services: Services, spec: JobSpec,
 def test_waiting_does_not_outlast_its_timeout_by_a_poll(job: Job) -> None:
     begun = time.monotonic()
     with pytest.raises(WaitTimeout):
-        job.wait(0.1, poll_s=3)
-    assert 0.1 <= time.monotonic() - begun < 2
+        job.wait(0.1, poll_s=60)
+    assert 0.1 <= time.monotonic() - begun < 30
 
 
 def test_waiting_rides_out_a_redis_that_goes_away(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from millrace.core import locks
 from millrace.core.chunks import ChunkPlan
 from millrace.core.errors import JobConflict, StorageUnavailable
 from millrace.core.job import JobSpec, JobState
@@ -70,7 +71,10 @@ def meanwhile(do: Callable[[], object]) -> Callable[[int], None]:
 # --- repairs ---
 
 
-def test_of_two_repairs_at_once_one_is_refused(services: Services, ruined: JobSpec) -> None:
+def test_of_two_repairs_at_once_one_is_refused(
+    services: Services, ruined: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_LETTING_GO_S", 0.05)
     directory = directory_of(services, ruined)
     found = verify(services, directory)
 
@@ -205,7 +209,10 @@ def test_a_paused_job_is_not_resumed_while_it_is_repaired(
     assert verify(services, directory).ok
 
 
-def test_the_lock_of_one_that_died_runs_out(services: Services, ruined: JobSpec) -> None:
+def test_the_lock_of_one_that_died_runs_out(
+    services: Services, ruined: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_LETTING_GO_S", 0.05)
     directory = directory_of(services, ruined)
     services.redis.raw.set(JobKeys("j").finalizer, "dead", px=60_000)
     with pytest.raises(JobConflict, match="being repaired"):

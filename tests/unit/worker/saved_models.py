@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -315,9 +315,13 @@ class Workshop:
         module.call = tf.function(lambda x: call(x) + module.zero, input_signature=[spec])
         tf.saved_model.save(module, str(path), signatures=module.call)
 
+        @cache
+        def loaded() -> Any:
+            return tf.saved_model.load(str(path))
+
         def direct(pixels: Pixels) -> Scores:
-            loaded = tf.saved_model.load(str(path))
-            (scores,) = loaded.signatures["serving_default"](tf.cast(pixels, spec.dtype)).values()
+            run = loaded().signatures["serving_default"]
+            (scores,) = run(tf.cast(pixels, spec.dtype)).values()
             return np.asarray(scores, np.float32)
 
         return SavedModel(path, {"signature": "serving_default"}, direct)

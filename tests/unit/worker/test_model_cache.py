@@ -218,6 +218,7 @@ def test_processes_that_start_at_once_download_once(shelf: Shelf) -> None:
         "from millrace.worker.options import WorkerOptions\n"
         "services = Services(Settings.load(models=sys.argv[1]))\n"
         "options = WorkerOptions.load(model=sys.argv[2], cache=sys.argv[3])\n"
+        "print('ready', flush=True)\n"
         "sys.stdin.read(1)\n"
         "print(find_model(services, options).path)\n"
     )
@@ -233,7 +234,14 @@ def test_processes_that_start_at_once_download_once(shelf: Shelf) -> None:
         )
         for _ in range(2)
     ]
-    ends = [process.communicate("go", timeout=60) for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("!")
+        process.stdin.flush()
+    ends = [process.communicate(timeout=120) for process in processes]
     paths = {out.strip() for out, _ in ends}
     assert len(paths) == 1, ends
     assert Path(paths.pop()).is_dir()

@@ -64,6 +64,7 @@ class Hasty:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "time", Hasty)
+    monkeypatch.setattr(supervisor, "STEADY_S", 600)
 
 
 class Crew:
@@ -121,7 +122,7 @@ def end_of(supervised: Supervisor) -> int:
         code = supervised.poll()
         return code is not None
 
-    wait_until(gone, 30)
+    wait_until(gone, 120)
     assert code is not None
     return code
 

@@ -30,11 +30,12 @@ def test_a_call_that_takes_too_long_is_given_up_and_keeps_no_process_alive() -> 
         go_on.wait(30)
         ended.set()
 
-    started = time.monotonic()
+    before, started = set(threading.enumerate()), time.monotonic()
     with pytest.raises(TimeoutError):
         within(0.1, slow)
     assert time.monotonic() - started < 5
-    (left,) = [thread for thread in threading.enumerate() if thread.name == "within"]
+    since = set(threading.enumerate()) - before
+    (left,) = [thread for thread in since if thread.name == "within"]
     assert left.daemon
     go_on.set()
     assert ended.wait(10)

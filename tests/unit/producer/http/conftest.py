@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -46,10 +48,22 @@ class Api:
             client.close()
 
 
+class Hasty:
+    """asyncio for uvicorn alone: it waits for a tenth of a second twice when it ends."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
 @contextmanager
 def serving(services: Services, settings: HttpSettings) -> Iterator[Api]:
     app = create_app(services, settings)
-    with _listen("127.0.0.1", 0) as listening:
+    with pytest.MonkeyPatch.context() as patch, _listen("127.0.0.1", 0) as listening:
+        patch.setattr(uvicorn.server, "asyncio", Hasty())
         server = uvicorn.Server(config_of(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -97,11 +111,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked(photos: Path, tmp_path: Path) -> dict[str, object]:
+def asked(photos: Path) -> dict[str, object]:
     """A request for a job over the photos."""
+    return asked_of(photos.parent)
+
+
+def asked_of(folder: Path) -> dict[str, object]:
+    """A request for a job from `in` to `out` there."""
     return {
-        "source": photos.as_uri(),
-        "output": (tmp_path / "out").as_uri(),
+        "source": (folder / "in").as_uri(),
+        "output": (folder / "out").as_uri(),
         "model": "tiny",
         "chunk_size": 2,
     }

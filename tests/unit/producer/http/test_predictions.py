@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def predictions(services: Services, tmp_path: Path) -> Iterator[Predictions]:
 
 
 def nothing_is_left(services: Services, tmp_path: Path) -> bool:
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    # Folders go meanwhile, which `rglob` does not take.
+    files = [name for *_, names in os.walk(tmp_path) for name in names]
     return not files and not services.redis.raw.exists(DUTIES) and not services.jobs.recent_jobs(1)
 
 
@@ -53,8 +55,8 @@ def test_a_storage_that_stands_still_keeps_nobody_waiting(
     monkeypatch.setattr(predictions, "_submit", submit_late)
     began = time.monotonic()
     with pytest.raises(WaitTimeout):
-        asyncio.run(predictions.predict(b"picture", TINY, None, 0.5))
-    assert time.monotonic() - began < 5
+        asyncio.run(predictions.predict(b"picture", TINY, None, 2))
+    assert time.monotonic() - began < 20
     assert standing.is_set()
     assert predictions._clearing == set()  # which would be too early
     gate.set()
