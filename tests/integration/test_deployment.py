@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,20 @@ def test_it_serves_with_a_token_is_found_healthy_and_is_scraped(
     assert command == "serve"
     with running_server(env=env, log=tmp_path / "log", port=port) as server:
         assert healthy(port)
-        metrics = httpx.get(f"{server.url}/metrics")
+        get = partial(httpx.get, timeout=60)
+        metrics = get(f"{server.url}/metrics")
         assert metrics.status_code == 200
         assert "millrace_redis_up 1.0" in metrics.text
-        assert httpx.get(f"{server.url}/v1/jobs").status_code == 401
+        assert get(f"{server.url}/v1/jobs").status_code == 401
         bearer = {"authorization": f"Bearer {OPERATOR}"}
-        assert httpx.get(f"{server.url}/v1/jobs", headers=bearer).json()["jobs"] == []
+        assert get(f"{server.url}/v1/jobs", headers=bearer).json()["jobs"] == []
         asked = {"model": "tiny", "output": "s3://results"}
         for source, code in (
             ("s3://images/2026", "model_not_found"),
             ("s3://elsewhere", "location_not_allowed"),
         ):
             asked["source"] = source
-            answer = httpx.post(f"{server.url}/v1/jobs", headers=bearer, json=asked)
+            answer = httpx.post(f"{server.url}/v1/jobs", headers=bearer, json=asked, timeout=60)
             assert answer.json()["code"] == code
     assert not healthy(port)
 

@@ -186,7 +186,7 @@ def test_a_picture_that_nobody_answers_in_time_is_given_up(
             began = time.monotonic()
             with pytest.raises(WaitTimeout):
                 client.predict(png(0), model="tiny", timeout_s=0.5)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 20  # the server itself would wait for thirty
             s3 = boto3.session.Session().client("s3")
             wait_until(
                 lambda: "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix="uploads/"),
@@ -250,7 +250,7 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
 def test_health_needs_no_token_and_tells_no_more_than_that(
     server: RunningServer, env: dict[str, str]
 ) -> None:
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         assert http.get("/healthz").json() == {"status": "ok"}
         answer = http.get("/readyz")
         assert answer.json() == {"status": "ok", "redis": "ok", "storage": "ok"}
@@ -260,7 +260,7 @@ def test_a_server_without_redis_lives_but_is_not_ready(env: dict[str, str], tmp_
     env = env | {"MILLRACE_REDIS_URL": "redis://127.0.0.1:9/0", "MILLRACE_REDIS_TIMEOUT_S": "1"}
     with (
         running_server(env=env, log=tmp_path / "log") as server,
-        httpx.Client(base_url=server.url, timeout=30) as http,
+        httpx.Client(base_url=server.url, timeout=60) as http,
     ):
         assert http.get("/healthz").status_code == 200
         told = http.get("/readyz")
@@ -274,7 +274,7 @@ def test_a_browser_logs_in_and_acts_for_our_own_pages_alone(
     server: RunningServer, client: Client, photos: str, bucket: str
 ) -> None:
     client.submit(photos, model="tiny", output=f"s3://{bucket}/out", job_id="mine")
-    with httpx.Client(base_url=server.url) as browser:
+    with httpx.Client(base_url=server.url, timeout=60) as browser:
         assert browser.get("/login").status_code == 200
         wrong = browser.post("/login", data={"token": "x" * 20})
         assert (wrong.status_code, cookie_of(wrong)) == (401, None)

@@ -44,7 +44,7 @@ def test_workers_start_before_the_listing_ends(
     def slow_listing() -> Iterator[ManifestRow]:
         for _ in range(PART):
             yield ManifestRow("a.png", None, None)
-        assert go_on.wait(60)
+        assert go_on.wait(300)
         yield ManifestRow("a.png", None, None)
 
     producer = threading.Thread(target=enqueue, args=(services, spec, slow_listing()))
@@ -54,14 +54,16 @@ def test_workers_start_before_the_listing_ends(
         job = Job(services, spec.job_id)
         # Everything listed so far is predicted while the listing hangs.
         early = wait_until(
-            lambda: (s := job.status()).counts.succeeded == PART and s, 60, "the first part is done"
+            lambda: (s := job.status()).counts.succeeded == PART and s,
+            240,
+            "the first part is done",
         )
         assert not early.input.listing_complete
         assert not early.terminal
         assert early.eta_s is None
         go_on.set()
         producer.join()
-        status = job.wait(30)
+        status = job.wait(90)
     assert status.state == "succeeded"
     assert len(check_job(spec.directory.uri, status.model_dump(mode="json"))) == PART + 1
 
