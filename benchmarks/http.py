@@ -187,7 +187,9 @@ def streamed(url: str, server: psutil.Process, job: str) -> dict[str, float]:
     looking.start()
     begun, size, lines = time.perf_counter(), 0, 0
     try:
-        with httpx.stream("GET", f"{url}/v1/jobs/{job}/results", headers=HEADERS) as answer:
+        with httpx.stream(
+            "GET", f"{url}/v1/jobs/{job}/results", headers=HEADERS, timeout=60
+        ) as answer:
             answer.raise_for_status()
             for block in answer.iter_raw():
                 size += len(block)
@@ -254,7 +256,7 @@ def measure(rounds: int, seconds: float, images: int, idle_seconds: float) -> di
         }
         a_job(services, root, "large", images=images)
         large, process = stack.enter_context(running(*serve, env=env))
-        httpx.get(f"{large}/v1/jobs/large", headers=HEADERS).raise_for_status()
+        httpx.get(f"{large}/v1/jobs/large", headers=HEADERS, timeout=60).raise_for_status()
         memory = streamed(large, process, "large")
     return {
         "machine": this_machine(),

@@ -157,7 +157,7 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         assert b.focused == "Pause"
         b.press(Keys.ENTER)
         b.wait(lambda: "paused" in b.text("#progress").lower(), "it is paused")
-        assert b.focused.startswith("Paused.")
+        b.wait(lambda: b.focused.startswith("Paused."), "the focus on what was said")
         b.tab_to("#do-resume", most=1)
         b.wait(lambda: "0 at it" in b.text("#progress"), "chunks in hand end")
         stood = done(b)
@@ -204,10 +204,11 @@ def test_from_an_empty_form_to_results_without_one_reload(site: Site, tmp_path: 
         b.tab_to("#shots .more a")
         b.press(Keys.ENTER)
         b.wait(lambda: len(b.all("#shots .shot")) == 48, "more of them")
-        assert b.focused.startswith("photos/0023.png")  # one that is broken stands before it
+        # One that is broken stands before it.
+        b.wait(lambda: b.focused.startswith("photos/0023.png"), "the focus on the first of them")
         label = b.find("#classes li .label").text
         b.tab_to("#label", back=True)
-        answers_take(b, 1500)
+        answers_take(b, 4000)
         b.press("x")
         b.wait(lambda: b.all("#looking.htmx-request"), "it is looked for")
         b.press(Keys.BACKSPACE, label)
@@ -320,8 +321,10 @@ def try_a_picture(b: Browser, tmp_path: Path) -> None:
           .observe(answer, {childList: true, subtree: true});
         """
     )
+    answers_take(b, 3000)
     chooser.send_keys(str(tmp_path / "mine.png"))
     chooser.send_keys(str(tmp_path / "text.png"))
+    answers_take(b, 0)
     b.wait(lambda: b.all("#answer [role=alert]"), "it says that this is none", 60)
     assert not [one for one in b.script("return [...shown]") if "slow:1" in one]
     b.script(

@@ -83,8 +83,8 @@ def test_whatever_is_sent_is_answered_as_documented(
             timeout=FOR_S + 80,
             check=False,
         )
-        alive = httpx.get(f"{server.url}/healthz")
-        document = httpx.get(f"{server.url}/openapi.json").json()
+        alive = httpx.get(f"{server.url}/healthz", timeout=60)
+        document = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
         log = server.log
     assert alive.status_code == 200
     assert "Traceback" not in log, log
