@@ -155,7 +155,9 @@ def test_every_photograph_gets_what_the_plain_signature_answers(
     (expected,) = plain(tf.constant((pixels - np.float32(127.5)) / np.float32(127.5))).values()
     scores = session.predict(pixels)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
-    np.testing.assert_array_equal(scores.argmax(axis=1), np.argmax(expected, axis=1))
+    # The best is the best, or one that is as good within that.
+    best = np.take_along_axis(np.asarray(expected), scores.argmax(axis=1)[:, np.newaxis], axis=1)
+    np.testing.assert_allclose(best[:, 0], np.max(expected, axis=1), atol=2e-4)
 
 
 def test_pictures_shrunk_coarsely_first_are_what_they_are_at_full_scale(
