@@ -29,8 +29,8 @@ FOR_EVER = 1000
 
 IMPATIENT = {
     "MILLRACE_STORAGE_REQUEST_TIMEOUT_S": "2",
-    "MILLRACE_STORAGE_MAX_RETRIES": "5",
-    "MILLRACE_STORAGE_RETRY_TIMEOUT_S": "20",
+    "MILLRACE_STORAGE_MAX_RETRIES": "4",
+    "MILLRACE_STORAGE_RETRY_TIMEOUT_S": "15",
 }
 
 
@@ -102,7 +102,7 @@ def test_a_store_in_trouble_loses_nothing(
             ("PUT", "chunk-0000000.jsonl"): [503],
             ("PUT", "chunk-0000001.jsonl"): [Cut()],
             # More than one commit tries: the chunk goes back, and runs again.
-            ("PUT", "chunk-0000004.jsonl"): [503] * 8,
+            ("PUT", "chunk-0000004.jsonl"): [503] * 6,
             ("PUT", "chunk-0000005.jsonl"): [Stall()],
             ("PUT", "_SUCCESS"): [Cut()],
         }
