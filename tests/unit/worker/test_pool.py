@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
+def quiet() -> Iterator[socket.socket]:
+    """A connection on which nothing comes."""
+    here, there = socket.socketpair()
+    with here, there:
+        yield here
+
+
+@pytest.fixture
 def pool() -> Iterator[ChunkPool]:
     made = ChunkPool(1)
     made.start()
@@ -32,9 +41,12 @@ def pool() -> Iterator[ChunkPool]:
     made.stop()
 
 
-def test_a_chunk_that_ends_wakes_the_loop(hub: Hub, pool: ChunkPool) -> None:
+def test_a_chunk_that_ends_wakes_the_loop(quiet: socket.socket, hub: Hub, pool: ChunkPool) -> None:
     polling = threading.Event()
-    hub.call_later(3600, lambda: None)  # it sleeps for ten seconds, and not for one
+    # With a connection and something to do later it sleeps for ten seconds, and not for a tenth.
+    hub.add_reader(quiet.fileno(), lambda: None)
+    hub.timer.max_interval = 10
+    hub.call_later(3600, lambda: None)
     hub.call_soon(polling.set)
 
     def chunk() -> None:
