@@ -72,6 +72,7 @@ def free_port() -> int:
     It lies below those that the system gives to outgoing connections (from 32768 on Linux, from
     49152 elsewhere), one of which could take it before a server does.
     """
+    # Two processes with the same seed would look for the same ones.
     for port in SystemRandom().sample(range(20_000, 32_768), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

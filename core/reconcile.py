@@ -25,7 +25,7 @@ class Reconciler:
 
     While Redis is away nobody can renew a lease. So after an outage it frees none for the length
     of a lease: whoever is alive renews until then, and keeps the chunks it is running. Nor after
-    it stood still itself: so may have everybody else.
+    it stood still itself for so long that leases ran out: so may have everybody else.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Reconciler:
         self._worker = worker
         self._lock_ms = max(1, int(every_s * 1000) - 500)
         self._lease_s = lease_s
-        self._late_s = every_s + lease_s / 3
-        self._last_tick = math.inf
+        # Leases are renewed thrice in their length, so what is left of one is two thirds or more.
+        self._late_s = max(lease_s * 2 / 3, every_s + lease_s / 6)
+        self._looked: dict[str, float] = {}
         self._outage = False
         self._leases_count_from = 0.0
 
@@ -63,7 +64,7 @@ class Reconciler:
             self._outage = True
             raise
         finally:
-            self._last_tick = time.monotonic()
+            self._looked[queue] = time.time()
 
     def _tick(self, queue: str) -> bool:
         redis = self._store.redis
@@ -71,7 +72,7 @@ class Reconciler:
             # The lock is left to expire: it also spaces the ticks of all workers.
             key = QueueKeys(queue).reconciler
             ours = redis.raw.set(key, self._worker, nx=True, px=self._lock_ms)
-        leases_count = self._leases_count()
+        leases_count = self._leases_count(queue)
         if not ours:
             return False
         if leases_count:
@@ -86,10 +87,12 @@ class Reconciler:
                     log.warning("could not reconcile a job", error=error.message)
         return True
 
-    def _leases_count(self) -> bool:
+    def _leases_count(self, queue: str) -> bool:
         """Whether a lease that ran out says that its worker is gone."""
+        # By the clock on the wall, which goes on while a machine sleeps, as Redis's does.
+        gap_s = time.time() - self._looked.get(queue, math.inf)
         now = time.monotonic()
-        if self._outage or now - self._last_tick > self._late_s:
+        if self._outage or gap_s > self._late_s:
             self._outage = False
             self._leases_count_from = now + self._lease_s
         return now >= self._leases_count_from

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 
 from millrace.cli.embedded_redis import EmbeddedRedis
@@ -17,8 +19,14 @@ from millrace.core.services import Services
 from millrace.core.settings import Settings
 from tests.support import REAL, export_tiny
 
-PATIENCE_S = 120.0
-"""Of a whole session's tests with a server that starts beside others at work."""
+# A server that starts beside others at work has a whole session's tests waiting for it.
+EmbeddedRedis.starts_within_s = EmbeddedS3.starts_within_s = 120.0
+
+hypothesis.settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+"""Examples are the same in every run: one that fails stops the change that broke it, and not
+another, later. `HYPOTHESIS_PROFILE=search` looks for new ones."""
 
 
 @pytest.fixture
@@ -31,7 +39,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
-    EmbeddedRedis.starts_within_s = PATIENCE_S
     with EmbeddedRedis() as server:
         yield server
 
@@ -59,7 +66,6 @@ def services(settings: Settings) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[EmbeddedS3]:
-    EmbeddedS3.starts_within_s = PATIENCE_S
     with EmbeddedS3() as server:
         yield server
 
@@ -79,6 +85,14 @@ def bucket(s3: EmbeddedS3) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     boto3.session.Session().client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Taken, so that nobody else listens there, and nobody does."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -128,14 +126,6 @@ def test_worker_facts_that_make_no_sense(env: dict[str, str], repository: Path) 
         code=ExitCode.MODEL,
         says="no graph with the tags",
     )
-
-
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    """Taken, so that nobody else listens there, and nobody does."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 def test_redis_that_is_not_there(images: Path, dead_port: int, tmp_path: Path) -> None:

@@ -42,8 +42,9 @@ TOLERANCE = 1e-4
 SEED = 3
 SPREAD = 2.0
 """Standard deviation of a photograph's logits: scores like those of a trained network."""
-CLEAR = 9 * SPREAD
-"""How far the logit of a photograph's own class lies above those of the others' classes."""
+CLEAR = 2.4 * SPREAD
+"""How far the logit of a photograph's own class lies above those of the others' classes, for each
+unit of the largest that so many dice throw: √(2 ln n) of their deviation."""
 
 ENGINES = (EngineName.TENSORFLOW, EngineName.OPENVINO)
 LARGE = ("nasnet_large", "pnasnet5_large")
@@ -181,7 +182,8 @@ def settle(model: Any, given: npt.NDArray[np.float32]) -> None:
     kernel *= SPREAD / (own @ kernel).std()
     # Dice may tie, and rounding, another on each machine, would choose: one class a photograph.
     # What they have of their own sums to nothing; `rcond` leaves that direction out.
-    kernel[:, : len(own)] = np.linalg.pinv(own, rcond=1e-6) * CLEAR
+    clear = CLEAR * np.sqrt(2 * np.log(last.units))
+    kernel[:, : len(own)] = np.linalg.pinv(own, rcond=1e-6) * clear
     last.set_weights([kernel.astype(np.float32), (-centre @ kernel).astype(np.float32)])
 
 

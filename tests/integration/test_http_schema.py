@@ -19,7 +19,7 @@ from tests.support import running_server, running_worker
 pytestmark = pytest.mark.usefixtures("no_environment")
 
 TOKEN = "an-operator-s-token-1234"
-FOR_S = 40
+FOR_S = 25
 CONFIG = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "504"]

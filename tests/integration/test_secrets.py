@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -183,14 +182,6 @@ def test_a_url_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(BadLocation) as caught:
         Location.parse(url)
     assert leaks(f"{caught.value!r} {caught.value.message} {caught.value.hint}") == []
-
-
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    """Taken, so that nobody else listens there, and nobody does."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 def test_failures_tell_no_secret(

@@ -1,12 +1,7 @@
-"""Unit tests are quick: few examples of each property, and no deadline on a busy machine.
-
-The examples are the same in every run: one that fails stops the change that broke it, and not
-another, later. `HYPOTHESIS_PROFILE=search` looks for new ones.
-"""
+"""Unit tests are quick: what is dear is made once."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +9,9 @@ from typing import Any
 import boto3
 import botocore.loaders
 import botocore.session
-import hypothesis
 import pytest
 
 from millrace.cli.embedded_s3 import EmbeddedS3
-
-hypothesis.settings.register_profile("unit", deadline=None, max_examples=40, derandomize=True)
-hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @pytest.fixture(scope="session", autouse=True)

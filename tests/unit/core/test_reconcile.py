@@ -255,7 +255,7 @@ def test_after_an_outage_leases_get_the_time_to_be_renewed(
 ) -> None:
     a_worker(services, lease_s=1).claim(QUEUE, job.job_id, 0, MODEL)
     services.redis.raw.zadd(QueueKeys(QUEUE).leases, {f"{job.job_id}:0": 1})  # it ran out
-    reconciler = a_reconciler(services, every_s=0.001, lease_s=0.5)
+    reconciler = a_reconciler(services, every_s=0.001, lease_s=1)
 
     def away(*_: object, **__: object) -> None:
         raise RedisUnavailable("gone")
@@ -271,8 +271,8 @@ def test_after_an_outage_leases_get_the_time_to_be_renewed(
         return services.jobs.running_chunks(job.job_id)
 
     assert running() == {0}
-    wait_until(lambda: not running(), 5, "the chunk is free")
-    assert time.monotonic() - back >= 0.5
+    wait_until(lambda: not running(), 30, "the chunk is free")
+    assert time.monotonic() - back >= 1
 
 
 @pytest.mark.parametrize("overtaken", [False, True])

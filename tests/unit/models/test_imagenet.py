@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,8 @@ def test_without_internet_it_says_what_to_give_instead(
 
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib looks for proxies once in a process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
     with pytest.raises(
         ModelError, match=r"^the ImageNet weights of mobilenet_v2 cannot be"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,12 @@ from millrace.core.claims import Claims, Lease, ModelIdentity
 from millrace.core.errors import RedisUnavailable
 from millrace.core.fleet import Fleet, SeenWorker
 from millrace.core.job import JobSpec
+from millrace.core.periodic import Periodic
 from millrace.core.running import Running
 from millrace.core.services import Services
 from millrace.core.settings import Settings
 from millrace.core.topology import QueueKeys
+from millrace.worker import heartbeat
 from millrace.worker.heartbeat import Heartbeat, worker_name
 from millrace.worker.in_hand import InHand
 from tests.support import capture_logs, submitted, wait_until
@@ -160,6 +162,20 @@ def test_it_tells_how_many_images_and_how_fast(beating: Beating) -> None:
             return seen is not None and seen.info.images == 500 and seen.info.images_per_s > 0
 
         wait_until(measured, 10)
+
+
+def test_two_beats_may_fail_before_a_lease_runs_out(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    periods: list[float] = []
+
+    def noted(name: str, every_s: float, action: Callable[[], object]) -> Periodic:
+        periods.append(every_s)
+        return Periodic(name, every_s, action)
+
+    monkeypatch.setattr(heartbeat, "Periodic", noted)
+    Beating(redis_url, lease_s=30).close()
+    assert periods == [10]
 
 
 def test_a_lease_in_hand_does_not_expire(beating: Beating, tmp_path: Path) -> None:

@@ -225,5 +225,5 @@ def test_a_redis_that_hangs_holds_up_no_scrape(
         monkeypatch.setattr(fleet_metrics, "STALE_S", 600)
         redis.thaw()
         standing_job(services, a_spec("k", output=str(tmp_path)), rows=4)
-        wait_until(lambda: values(fleet.samples())["millrace_jobs", "running"] == 2, 20)
+        wait_until(lambda: values(fleet.samples()).get(("millrace_jobs", "running")) == 2, 20)
         services.redis.close()

@@ -35,7 +35,9 @@ def test_a_stop_as_soon_as_it_says_that_it_serves_is_heard(
     app.state.backend.when_winding_down(wound_down.set)
     again = threading.Timer(30, os.kill, (os.getpid(), number))
     again.start()
-    serve_app(app, settings, lambda url: signal.raise_signal(number))
-    assert again.is_alive(), "it took a second one"
-    again.cancel()
+    try:
+        serve_app(app, settings, lambda url: signal.raise_signal(number))
+        assert again.is_alive(), "it took a second one"
+    finally:
+        again.cancel()
     assert wound_down.is_set()
