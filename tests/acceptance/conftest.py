@@ -13,7 +13,7 @@ SIDE = 8
 
 @pytest.fixture(scope="session")
 def slow_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with `slow:1`: 8 × 8 grey pixels, 4 classes, some 20 ms an image."""
+    """A repository with `slow:1`: 8 × 8 grey pixels, 4 classes, some 30 ms an image."""
     from millrace.core.load_tensorflow import load_tensorflow
 
     load_tensorflow()

@@ -19,7 +19,7 @@ from tests.support import (
     running_worker,
 )
 
-IMAGES = 800
+IMAGES = 600
 
 
 def fill(bucket: str, images: int, side: int = 8) -> dict[str, npt.NDArray[np.uint8]]:
