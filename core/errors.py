@@ -79,6 +79,8 @@ class UsageError(MillraceError):
 
     code = "usage"
     exit_code = ExitCode.USAGE
+    field: str | None = None
+    """Of a job's spec, if it is one of its fields that the message begins with."""
 
 
 class BadLocation(UsageError):

@@ -234,7 +234,9 @@ class JobSpec(_Frozen):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+            wrong = UsageError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
+            wrong.field = where
+            raise wrong from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobSpec:

@@ -159,7 +159,12 @@ def _spec(web: Dashboard, asked: dict[str, str]) -> JobSpec:
     job_id = request.job_id or stamped_job(
         ModelRef.parse(request.model).name, asked.get("request", "")
     )
-    return spec_of_request(web.backend.services, request, job_id)
+    try:
+        return spec_of_request(web.backend.services, request, job_id)
+    except UsageError as error:
+        if error.field not in FIELDS:
+            raise
+        raise WrongField(error.field, error.message.removeprefix(f"{error.field}: ")) from None
 
 
 def _lines(text: str) -> list[str]:

@@ -91,6 +91,9 @@ def test_whatever_is_refused_is_a_problem(
 
 def test_a_body_of_no_kind_is_told_which_one_is_taken(api: Api) -> None:
     assert "Content-Type" in api.operator.post("/v1/jobs", content=b"{}").json()["hint"]
+    as_curl = {"content-type": "application/x-www-form-urlencoded"}
+    answer = api.operator.post("/v1/jobs", content=b"{}", headers=as_curl)
+    assert "Content-Type" in answer.json()["hint"]
     assert "hint" not in api.operator.post("/v1/jobs", json={}).json()
     assert "hint" not in api.operator.post("/v1/jobs").json()
 

@@ -130,7 +130,14 @@ def test_what_cannot_be_is_said_and_nothing_is_forgotten(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("source", ""), ("chunk_size", "0"), ("include", "x" * 2000)]
+    ("field", "value"),
+    [
+        ("source", ""),
+        ("chunk_size", "0"),
+        ("include", "x" * 2000),
+        ("deadline", "soon"),
+        ("error_threshold", "some"),
+    ],
 )
 def test_a_field_that_is_wrong_is_marked_under_the_name_it_has(
     field: str, value: str, client: httpx.Client, filled: dict[str, str]
