@@ -80,7 +80,7 @@ class UsageError(MillraceError):
     code = "usage"
     exit_code = ExitCode.USAGE
     field: str | None = None
-    """Of a job's spec, if it is one of its fields that the message begins with."""
+    """Of a job's spec, if it is about one: the message begins with its name."""
 
 
 class BadLocation(UsageError):

@@ -25,7 +25,7 @@ class Reconciler:
 
     While Redis is away nobody can renew a lease. So after an outage it frees none for the length
     of a lease: whoever is alive renews until then, and keeps the chunks it is running. Nor after
-    it stood still itself for so long that leases ran out: so may have everybody else.
+    it stood still itself between two ticks: so may have everybody else.
     """
 
     def __init__(
@@ -47,9 +47,8 @@ class Reconciler:
         self._worker = worker
         self._lock_ms = max(1, int(every_s * 1000) - 500)
         self._lease_s = lease_s
-        # Leases are renewed thrice in their length, so what is left of one is two thirds or more.
-        self._late_s = max(lease_s * 2 / 3, every_s + lease_s / 6)
-        self._looked: dict[str, float] = {}
+        self._late_s = every_s + lease_s / 3
+        self._last_tick = math.inf
         self._outage = False
         self._leases_count_from = 0.0
 
@@ -64,7 +63,7 @@ class Reconciler:
             self._outage = True
             raise
         finally:
-            self._looked[queue] = time.time()
+            self._last_tick = time.time()
 
     def _tick(self, queue: str) -> bool:
         redis = self._store.redis
@@ -72,7 +71,7 @@ class Reconciler:
             # The lock is left to expire: it also spaces the ticks of all workers.
             key = QueueKeys(queue).reconciler
             ours = redis.raw.set(key, self._worker, nx=True, px=self._lock_ms)
-        leases_count = self._leases_count(queue)
+        leases_count = self._leases_count()
         if not ours:
             return False
         if leases_count:
@@ -87,10 +86,10 @@ class Reconciler:
                     log.warning("could not reconcile a job", error=error.message)
         return True
 
-    def _leases_count(self, queue: str) -> bool:
+    def _leases_count(self) -> bool:
         """Whether a lease that ran out says that its worker is gone."""
         # By the clock on the wall, which goes on while a machine sleeps, as Redis's does.
-        gap_s = time.time() - self._looked.get(queue, math.inf)
+        gap_s = time.time() - self._last_tick
         now = time.monotonic()
         if self._outage or gap_s > self._late_s:
             self._outage = False

@@ -22,11 +22,11 @@ from tests.support import REAL, export_tiny
 # A server that starts beside others at work has a whole session's tests waiting for it.
 EmbeddedRedis.starts_within_s = EmbeddedS3.starts_within_s = 120.0
 
+# Examples are the same in every run: one that fails stops the change that broke it, and not
+# another, later. `HYPOTHESIS_PROFILE=search` looks for new ones.
 hypothesis.settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-"""Examples are the same in every run: one that fails stops the change that broke it, and not
-another, later. `HYPOTHESIS_PROFILE=search` looks for new ones."""
 
 
 @pytest.fixture

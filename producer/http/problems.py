@@ -158,7 +158,7 @@ async def answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status == 405:
         problem.headers["allow"] = _allowed(request)
-    if problem.code == "invalid_request" and _says_not_what_it_sends(request):
+    if problem.code == "invalid_request" and _calls_json_something_else(request):
         problem = replace(problem, hint="say what comes: Content-Type: application/json")
     if problem.status < 400:
         return Response(status_code=problem.status, headers=problem.headers)
@@ -191,17 +191,21 @@ def _allowed(request: Request) -> str:
     )
 
 
-def _says_not_what_it_sends(request: Request) -> bool:
-    """Nor does `curl -d`, which calls everything a form."""
-    said = request.headers.get("content-type", "")
+def _calls_json_something_else(request: Request) -> bool:
+    """It says nothing of its body or, as `curl -d` does, that it is a form."""
+    said = request.headers.get("content-type", "").partition(";")[0]
     sends = request.headers.get("content-length", "0") != "0"
-    to_api = request.url.path.startswith("/v1/")
-    return to_api and sends and said in ("", "application/x-www-form-urlencoded")
+    takes_json = _to_api(request) and request.url.path != "/v1/predict"
+    return takes_json and sends and said in ("", "application/x-www-form-urlencoded")
+
+
+def _to_api(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")
 
 
 def _is_page(request: Request) -> bool:
     """A browser asks for a page, or htmx, which takes anything, for a piece of one."""
-    if request.url.path.startswith("/v1/"):
+    if _to_api(request):
         return False
     return "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers
 

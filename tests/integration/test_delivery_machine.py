@@ -380,5 +380,5 @@ def test_whatever_is_delivered_in_whatever_order_every_image_is_counted_once(
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(stateful_step_count=50, report_multiple_bugs=False),
+        settings=settings(max_examples=60, stateful_step_count=50, report_multiple_bugs=False),
     )

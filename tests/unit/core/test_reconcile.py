@@ -275,6 +275,19 @@ def test_after_an_outage_leases_get_the_time_to_be_renewed(
     assert time.monotonic() - back >= 1
 
 
+def test_a_machine_that_slept_stood_still(
+    services: Services, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciler = a_reconciler(services, every_s=0.001, lease_s=60)
+    reconciler.tick(QUEUE)
+    a_worker(services, lease_s=60).claim(QUEUE, job.job_id, 0, MODEL)
+    services.redis.raw.zadd(QueueKeys(QUEUE).leases, {f"{job.job_id}:0": 1})  # it ran out
+    awake = time.time
+    monkeypatch.setattr(time, "time", lambda: awake() + 3600)
+    reconciler.tick(QUEUE)
+    assert services.jobs.running_chunks(job.job_id) == {0}
+
+
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_after_it_stood_still_leases_get_the_time_to_be_renewed(
     services: Services, job: JobSpec, overtaken: bool

@@ -57,13 +57,16 @@ def test_labels_stand_in_the_order_of_the_outputs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_internet_it_says_what_to_give_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    dead_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     load_tensorflow()
     from keras.src.utils import file_utils
 
     for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{dead_port}")
     # urllib looks for proxies once in a process.
     monkeypatch.setattr(urllib.request, "_opener", None)
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))

@@ -94,6 +94,9 @@ def test_a_body_of_no_kind_is_told_which_one_is_taken(api: Api) -> None:
     as_curl = {"content-type": "application/x-www-form-urlencoded"}
     answer = api.operator.post("/v1/jobs", content=b"{}", headers=as_curl)
     assert "Content-Type" in answer.json()["hint"]
+    # A picture comes as another kind of form.
+    answer = api.operator.post("/v1/predict", content=b"model=tiny", headers=as_curl)
+    assert (answer.status_code, "hint" in answer.json()) == (422, False)
     assert "hint" not in api.operator.post("/v1/jobs", json={}).json()
     assert "hint" not in api.operator.post("/v1/jobs").json()
 
