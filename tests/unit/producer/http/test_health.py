@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,12 +26,19 @@ def test_who_watches_whether_it_is_up_may_ask_for_the_head(path: str, api: Api) 
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_many_who_ask_while_storage_stands_still_take_no_thread(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def gate(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Storage stands still until this is set."""
     gate = threading.Event()
-    monkeypatch.setattr(ready, "WITHIN_S", 600)
     monkeypatch.setattr(api.backend.ready, "_look", lambda: gate.wait(60))
+    yield gate
+    gate.set()
+
+
+def test_many_who_ask_while_storage_stands_still_take_no_thread(
+    api: Api, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "WITHIN_S", 600)
     with ThreadPoolExecutor(60) as pool:
         waiting = [pool.submit(api.anybody.get, "/readyz") for _ in range(60)]
         api.viewer.get("/v1/workers").raise_for_status()
@@ -40,14 +48,12 @@ def test_many_who_ask_while_storage_stands_still_take_no_thread(
     assert answers == {"ok"}
 
 
+@pytest.mark.usefixtures("gate")
 def test_storage_that_stands_still_is_waited_for_a_while(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = threading.Event()
     monkeypatch.setattr(ready, "WITHIN_S", 0.05)
-    monkeypatch.setattr(api.backend.ready, "_look", lambda: gate.wait(60))
     assert api.anybody.get("/readyz").json()["storage"] == "slow"
-    gate.set()
 
 
 def test_what_does_not_answer_is_told(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
