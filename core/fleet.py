@@ -67,11 +67,11 @@ class Fleet:
         """Write a worker's description; it is forgotten ten minutes after its last one."""
         key = worker_key(info.worker)
         with self._redis.errors():
-            seconds, micros = self._redis.raw.time()
+            now_ms = self._redis.now_ms()
             pipe = self._redis.raw.pipeline(transaction=False)
             pipe.hset(key, mapping=_written(info))
             pipe.expire(key, FORGOTTEN_AFTER_S)
-            pipe.zadd(WORKERS, {info.worker: seconds * 1000 + micros // 1000})
+            pipe.zadd(WORKERS, {info.worker: now_ms})
             pipe.execute()
 
     def leave(self, worker: str, fleet_member: str, fleet_keys: list[str]) -> None:
@@ -87,8 +87,7 @@ class Fleet:
     def workers(self) -> list[SeenWorker]:
         """Every worker heard of in the last ten minutes, by last sight, newest first."""
         with self._redis.errors():
-            seconds, micros = self._redis.raw.time()
-            now_ms = seconds * 1000 + micros // 1000
+            now_ms = self._redis.now_ms()
             self._redis.raw.zremrangebyscore(WORKERS, "-inf", now_ms - FORGOTTEN_AFTER_S * 1000)
             seen = self._redis.raw.zrange(WORKERS, 0, -1, desc=True, withscores=True)
             pipe = self._redis.raw.pipeline(transaction=False)

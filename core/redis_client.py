@@ -88,6 +88,12 @@ class RedisClient:
         with self.errors():
             self.raw.ping()
 
+    def now_ms(self) -> int:
+        """What Redis takes for now, in milliseconds. Raises what `errors` raises."""
+        with self.errors():
+            seconds, micros = self.raw.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def close(self) -> None:
         self.raw.close()
 

@@ -24,9 +24,7 @@ class Outbox:
 
     def now_ms(self) -> int:
         """What Redis takes for now."""
-        with self._redis.errors():
-            seconds, micros = self._redis.raw.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return self._redis.now_ms()
 
     def due(self, now_ms: int, most: int) -> list[Due]:
         """Jobs whose notification is to be tried by then, the longest due first."""

@@ -22,7 +22,7 @@ class Duties:
     def add(self, kind: Kind, job: str) -> None:
         """Promise it. Promising again is harmless, and keeps the time of the first."""
         with self._redis.errors():
-            self._redis.raw.zadd(DUTIES, {f"{kind}:{job}": self._now_ms()}, nx=True)
+            self._redis.raw.zadd(DUTIES, {f"{kind}:{job}": self._redis.now_ms()}, nx=True)
 
     def done(self, kind: Kind, job: str) -> None:
         with self._redis.errors():
@@ -31,11 +31,7 @@ class Duties:
     def open(self, kind: Kind, *, older_than_s: float = 0) -> list[str]:
         """Jobs of which it was promised so long ago, the oldest first."""
         with self._redis.errors():
-            until = self._now_ms() - round(older_than_s * 1000)
+            until = self._redis.now_ms() - round(older_than_s * 1000)
             members = self._redis.raw.zrangebyscore(DUTIES, "-inf", until)
         found = (member.decode(errors="replace").partition(":") for member in members)
         return [job for what, _, job in found if what == kind]
-
-    def _now_ms(self) -> int:
-        seconds, micros = self._redis.raw.time()
-        return int(seconds) * 1000 + int(micros) // 1000

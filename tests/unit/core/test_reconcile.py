@@ -304,7 +304,7 @@ def test_after_it_stood_still_leases_get_the_time_to_be_renewed(
     reconciler.tick(QUEUE)
     a_worker(services, lease_s=1).claim(QUEUE, job.job_id, 0, MODEL)
     expiry = services.redis.raw.zscore(QueueKeys(QUEUE).leases, f"{job.job_id}:0")
-    wait_until(lambda: redis_ms(services) > expiry, 5, "it ran out")
+    wait_until(lambda: services.redis.now_ms() > expiry, 5, "it ran out")
     again = time.monotonic()
     if overtaken:
         services.redis.raw.set(QueueKeys(QUEUE).reconciler, "another")
@@ -312,11 +312,6 @@ def test_after_it_stood_still_leases_get_the_time_to_be_renewed(
         services.redis.raw.delete(QueueKeys(QUEUE).reconciler)
 
     check_freed(services, reconciler, job, not_before=again + 1)
-
-
-def redis_ms(services: Services) -> float:
-    seconds, micros = services.redis.raw.time()
-    return float(seconds * 1000 + micros / 1000)
 
 
 def test_the_lock_names_its_holder(services: Services) -> None:

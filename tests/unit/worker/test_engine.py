@@ -244,17 +244,16 @@ def test_a_job_that_is_slow_to_finalize_costs_no_lease(
     leases = QueueKeys(spec.queue).leases
     ((_, first),) = raw.zrange(leases, 0, -1, withscores=True)
     try:
-        wait_until(lambda: now_ms(raw) > first + 50, 10, "the lease's first term is over")
-        wait_until(lambda: raw.zcount(leases, now_ms(raw), "+inf") == 1, 10, "it is renewed")
+        wait_until(
+            lambda: services.redis.now_ms() > first + 50, 10, "the lease's first term is over"
+        )
+        wait_until(
+            lambda: raw.zcount(leases, services.redis.now_ms(), "+inf") == 1, 10, "it is renewed"
+        )
     finally:
         slow.let_go()
         engine.stop()
         services.redis.close()
-
-
-def now_ms(raw: Any) -> int:
-    seconds, micros = raw.time()
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def end_but_for_an_object(services: Services, spec: JobSpec, bundle: Bundle) -> Path:

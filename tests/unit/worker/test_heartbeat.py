@@ -59,10 +59,6 @@ class Beating:
         assert answer.holds_lease
         return lease
 
-    def now_ms(self) -> int:
-        seconds, micros = self.services.redis.raw.time()
-        return int(seconds) * 1000 + int(micros) // 1000
-
     def expiry_ms(self, lease: Lease) -> float | None:
         score = self.services.redis.raw.zscore(QueueKeys(lease.queue).leases, lease.member)
         return None if score is None else float(score)
@@ -71,11 +67,11 @@ class Beating:
         """Until the term it was taken for is over."""
         first = self.expiry_ms(lease)
         assert first is not None
-        wait_until(lambda: self.now_ms() > first + 50, 10, "the first term is over")
+        wait_until(lambda: self.services.redis.now_ms() > first + 50, 10, "the first term is over")
 
     def holds(self, lease: Lease) -> bool:
         expiry = self.expiry_ms(lease)
-        return expiry is not None and expiry > self.now_ms()
+        return expiry is not None and expiry > self.services.redis.now_ms()
 
 
 @pytest.fixture
